@@ -1,0 +1,99 @@
+"""The seam: one model behind five methods. Ids in, numbers out.
+
+Everything clever (prefix sharing, scheduling, scoring, sampling, stopping) is written once above this line, in
+`engine/`, and proved on every backend by one contract suite (`tests/contracts/test_backend.py`). A backend knows no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NewType, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+SequenceId = NewType("SequenceId", int)
+Wanted = Literal["nothing", "last_logits", "token_logits", "all_logits", "last_hidden"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """New tokens for one sequence, and what is wanted of them.
+
+    Attributes:
+        sequence: whose cache they extend; a sequence occurs once in a batch.
+        input_ids: one or more token ids.
+        wanted: "nothing" -> None; "last_logits" -> float32 (vocab_size,); "token_logits" -> float32 (len(token_ids),)
+            at the last position; "all_logits" -> float32 (len(input_ids), vocab_size); "last_hidden" -> float32
+            (hidden_size,), after the final norm.
+        token_ids: for "token_logits" only.
+    """
+
+    sequence: SequenceId
+    input_ids: Sequence[int]
+    wanted: Wanted = "nothing"
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo:
+    """What a backend runs: `name` "onnx", `model` "bundled-0", `quantization` "int8", and its sizes."""
+
+    name: str
+    model: str
+    quantization: str
+    vocab_size: int
+    hidden_size: int
+    max_context_tokens: int
+    kv_bytes_per_token: int
+    num_threads: int
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One model with forkable sequences. Not thread-safe: one engine thread owns it.
+
+    Invariant: a sequence's outputs depend on its own ids only, never on its neighbours in a batch. On `onnx`
+    batched = single and cold = warm hold bit for bit; elsewhere within floating-point tolerance.
+    """
+
+    @property
+    def info(self) -> BackendInfo:
+        """Static description."""
+        ...
+
+    def extend(self, batch: Sequence[Chunk]) -> list[FloatArray | None]:
+        """Append each chunk's ids to its sequence in one pass over the weights; outputs in the order of the batch.
+
+        Raises:
+            ContextLengthExceeded: a sequence would grow beyond `max_context_tokens`. Nothing is changed then.
+        """
+        ...
+
+    def fork(self, source: SequenceId | None = None) -> SequenceId:
+        """A new sequence that shares what `source` holds, exactly; empty without a source. Later changes (extend,
+        trim, free) of either do not touch the other. Forking a sequence that was prefilled from nothing costs nothing.
+        """
+        ...
+
+    def trim(self, sequence: SequenceId, num_tokens: int) -> None:
+        """Forget all but the first `num_tokens` tokens of a sequence."""
+        ...
+
+    def free(self, sequence: SequenceId) -> None:
+        """Give a sequence back; memory that nobody else shares is released."""
+        ...
+
+    def num_cached_tokens(self, sequence: SequenceId) -> int:
+        """Number of tokens the sequence holds."""
+        ...
+
+    def num_sequences(self) -> int:
+        """Number of live sequences (for leak checks and metrics)."""
+        ...
+
+    def close(self) -> None:
+        """Release the model. Idempotent."""
+        ...

@@ -1,0 +1,128 @@
+"""What can be asked of the engine, and what comes back: token ids in, token events and label scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from allinone.types import FinishReason, Timings, Usage
+
+if TYPE_CHECKING:
+    from allinone.engine.session import Session
+
+ConstraintKind = Literal["json_schema", "choice", "regex"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """The output must match: a JSON Schema (mapping), one of several strings (tuple), or a regular expression (str)."""
+
+    kind: ConstraintKind
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next token is chosen. `temperature` 0 is greedy; every limit is off at its default.
+
+    Attributes:
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probability reaches p.
+        min_p: drop tokens less likely than min_p times the likeliest.
+        repetition_penalty: > 1 makes tokens of the input and the output so far less likely (Keskar et al., 2019).
+        seed: makes sampling repeatable; each request has its own generator.
+        stop: strings that end the output; they are not part of it.
+        max_tokens: most tokens to generate; `finish_reason` is then "length".
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 256
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Which of these labels follows? `label_ids` maps each label to its token ids, in task order.
+
+    `prefix_ids` is operator text only: it is prefilled once, frozen, and shared. `input_ids` is this request's own.
+    """
+
+    prefix_ids: tuple[int, ...]
+    input_ids: tuple[int, ...]
+    label_ids: Mapping[str, tuple[int, ...]]
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """Continue `prefix_ids + input_ids`, or continue a conversation: then `session` holds the past and `prefix_ids` is
+    empty."""
+
+    prefix_ids: tuple[int, ...] = ()
+    input_ids: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    session: Session | None = None
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillRequest:
+    """Append ids to a conversation's sequence without generating; what mood → reply does while the mood is scored."""
+
+    session: Session
+    input_ids: tuple[int, ...]
+    deadline_s: float | None = None
+
+
+Request: TypeAlias = ScoreRequest | GenerateRequest | PrefillRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelScores:
+    """`logprobs`: label -> nats, renormalised over the labels asked for; `probs` sums to 1."""
+
+    logprobs: Mapping[str, float]
+    usage: Usage
+    timings: Timings
+
+    @property
+    def probs(self) -> dict[str, float]:
+        """Label -> probability."""
+        import math
+
+        return {label: math.exp(value) for label, value in self.logprobs.items()}
+
+    @property
+    def best(self) -> str:
+        """The most likely label; the earlier one in task order at a tie."""
+        return max(self.logprobs, key=lambda label: self.logprobs[label])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEvent:
+    """One step of a stream. `text` ends at a complete UTF-8 character and may be empty; the last event of a stream has
+    a `finish_reason`, and with it the final `usage` and `timings`."""
+
+    text: str
+    token_id: int | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A drained stream."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings

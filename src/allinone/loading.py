@@ -1,0 +1,161 @@
+"""From a model's name to a running backend: locate, import once if needed, load.
+
+The `onnx` backend runs compiled folders only; a GGUF or safetensors model is imported into the user's cache on its first
+use and found there afterwards. Above: the runtime and the command line. Below: `models/` and `backends/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from allinone.backends.base import Backend
+from allinone.config import Settings
+from allinone.errors import ConfigError, UsageError
+from allinone.models.chat_template import ChatTemplate
+from allinone.models.locate import ModelLocation, locate_model
+from allinone.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from allinone.backends.onnx.manifest import Manifest
+    from allinone.models.files import ModelFiles
+
+BackendName = Literal["onnx", "transformers", "fake"]
+BACKENDS: tuple[BackendName, ...] = ("onnx", "transformers", "fake")
+ProgressCallback: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model ready to run: its numbers (`backend`) and its text (`tokenizer`, `template`)."""
+
+    name: str
+    quantization: str
+    backend: Backend
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    path: Path | None = None
+
+    @property
+    def full_name(self) -> str:
+        """Name and quantisation as results carry it: "bundled-0/int8"."""
+        return f"{self.name}/{self.quantization}"
+
+
+def load_model(
+    spec: str | Path | None = None,
+    *,
+    backend: str = "onnx",
+    num_threads: int | None = None,
+    quantization: Literal["int8", "float32"] = "int8",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    compile: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> LoadedModel:
+    """Load a model for a backend.
+
+    Args:
+        spec: "bundled" (default, or the environment's ALLINONE_MODEL), a path, or a hub id that was pulled.
+        backend: one of `BACKENDS`.
+        num_threads: the physical cores where None.
+        quantization: of the onnx backend.
+        dtype, compile: of the transformers backend.
+        on_progress: (step, done, total) while the model is imported.
+
+    Raises:
+        ConfigError: unknown backend. UnknownModel, WeightsNotFound, WeightsMismatch, TokenizerMismatch, StoreError.
+    """
+    if backend == "fake":
+        return _load_fake()
+    settings = Settings.from_env()
+    location = locate_model(spec if spec is not None else settings.model)
+    num_threads = num_threads if num_threads is not None else settings.threads
+    if backend == "onnx":
+        return _load_onnx(location, num_threads, quantization, on_progress)
+    if backend == "transformers":
+        return _load_transformers(location, num_threads, dtype, compile)
+    raise ConfigError(f"Unknown backend {backend!r}. Known: {', '.join(BACKENDS)}")
+
+
+def compiled_folder(location: ModelLocation, quantization: str) -> Path:
+    """Where the compiled form of a located model is, or will be."""
+    if location.kind == "compiled":
+        return location.path
+    from allinone.backends.onnx.kernels import weight_signedness
+
+    return Settings.from_env().compiled_dir / f"{location.cache_key}-{quantization}-{weight_signedness()}"
+
+
+def import_model(
+    location: ModelLocation,
+    destination: Path,
+    *,
+    quantization: Literal["int8", "float32"] = "int8",
+    on_progress: ProgressCallback | None = None,
+    max_label_logprob_error: float | None = None,
+) -> Manifest:
+    """Compile a located model into `destination` (atomic; a half-finished import is resumed)."""
+    from allinone.backends.onnx.compile import compile_model
+    from allinone.models.files import open_model
+
+    if location.kind == "compiled":
+        raise UsageError(f"{location.path} is a compiled model already.")
+    options = {} if max_label_logprob_error is None else {"max_label_logprob_error": max_label_logprob_error}
+    return compile_model(
+        open_model(location.path), destination, quantization=quantization, progress=on_progress, **options
+    )
+
+
+def _load_onnx(
+    location: ModelLocation,
+    num_threads: int | None,
+    quantization: Literal["int8", "float32"],
+    on_progress: ProgressCallback | None,
+) -> LoadedModel:
+    from allinone.backends.onnx.backend import OnnxBackend
+
+    folder = compiled_folder(location, quantization)
+    if location.kind != "compiled" and not (folder / "manifest.json").is_file():
+        import_model(location, folder, quantization=quantization, on_progress=on_progress)
+    backend = OnnxBackend.load(folder, num_threads=num_threads)
+    return LoadedModel(
+        name=backend.info.model,
+        quantization=backend.info.quantization,
+        backend=backend,
+        tokenizer=Tokenizer.load(folder),
+        template=ChatTemplate.load(folder),
+        path=folder,
+    )
+
+
+def _load_transformers(
+    location: ModelLocation, num_threads: int | None, dtype: Literal["float32", "bfloat16"], compile: bool
+) -> LoadedModel:
+    from allinone.backends.transformers import TransformersBackend
+    from allinone.models.files import open_model
+
+    files: ModelFiles = open_model(location.path)
+    backend = TransformersBackend.from_source(files.weights, dtype=dtype, compile=compile, num_threads=num_threads)
+    return LoadedModel(
+        name=files.name,
+        quantization=dtype,
+        backend=backend,
+        tokenizer=files.tokenizer,
+        template=files.template,
+        path=location.path,
+    )
+
+
+def _load_fake() -> LoadedModel:
+    from allinone.backends.fake import ByteTokenizer, FakeBackend, chatml_template
+
+    tokenizer = ByteTokenizer()
+    return LoadedModel(
+        name="fake",
+        quantization="float32",
+        backend=FakeBackend(vocab_size=tokenizer.vocab_size),
+        tokenizer=tokenizer,
+        template=chatml_template(),
+    )

@@ -1,0 +1,282 @@
+"""`AllInOne`: the façade that the command line, the server and library users all call, and the composition root.
+
+It decides nothing about prompts, ids or numbers; it connects a loaded model, an engine, a task library and a result
+cache, and turns task names and texts into results.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from allinone.engine.engine import Engine, EngineStats
+from allinone.engine.result_cache import ResultCache
+from allinone.errors import AllInOneError, UsageError
+from allinone.loading import LoadedModel, ProgressCallback, load_model
+from allinone.pipelines.reply import Conversation, Reply, start_reply
+from allinone.prompts.library import LibraryEvent, PromptLibrary
+from allinone.prompts.prompt_file import PromptFile
+from allinone.tasks.encoder import PromptEncoder
+from allinone.tasks.run import Pending, TaskStream, start, stream
+from allinone.tasks.task import prepare_call
+from allinone.types import Message, Result
+
+Item = str | Mapping[str, Any]
+
+
+class AllInOne:
+    """One loaded model, many tasks. Thread-safe; a context manager.
+
+    Use `AllInOne.load`; the constructor takes the parts ready made (tests, unusual compositions).
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        library: PromptLibrary,
+        *,
+        language: str = "zh",
+        max_cached_tokens: int = 32_768,
+        max_queue: int = 1_024,
+        max_cached_results: int = 4_096,
+    ) -> None:
+        self.model = model
+        self.tasks = library
+        self.language = language
+        self.engine = Engine(
+            model.backend, model.tokenizer, max_cached_tokens=max_cached_tokens, max_queue=max_queue
+        )
+        self.encoder = PromptEncoder(model.tokenizer, model.template)
+        self.results = ResultCache(max_entries=max_cached_results)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        backend: Literal["onnx", "transformers", "fake"] | None = None,
+        tasks: str | Path | Sequence[str | Path] | None = None,
+        *,
+        threads: int | None = None,
+        quantization: Literal["int8", "float32"] = "int8",
+        cache: bool = True,
+        language: Literal["zh", "en"] = "zh",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        compile: bool = False,
+        on_progress: ProgressCallback | None = None,
+        on_library_event: Callable[[LibraryEvent], None] | None = None,
+    ) -> AllInOne:
+        """Load a model and the task library.
+
+        Args:
+            model: "bundled" (default), the path of a GGUF file, safetensors folder or compiled folder, or a hub id
+                that was pulled before.
+            backend: "onnx" (default), "transformers" (extra) or "fake" (deterministic, for tests).
+            tasks: folder or folders with `.prompt` files, added to the built-in tasks; later ones win by name.
+            threads: threads of the backend; the physical cores where None.
+            quantization: of the onnx backend.
+            cache: keep results of label and greedy tasks (LRU).
+            language: "en" prefers the English variant of the chat and its mood (`chat.en`, `sentiment.en`).
+            dtype, compile: of the transformers backend.
+            on_progress: called with (step, done, total) while a model is imported the first time.
+            on_library_event: called when a task file is reloaded, broken or removed.
+
+        Raises:
+            UnknownModel, WeightsNotFound, WeightsMismatch, ConfigError, StoreError.
+        """
+        folders = [Path(folder) for folder in ([tasks] if isinstance(tasks, (str, Path)) else tasks or [])]
+        library = PromptLibrary.load(folders, on_event=on_library_event)
+        loaded = load_model(
+            model,
+            backend=backend or "onnx",
+            num_threads=threads,
+            quantization=quantization,
+            dtype=dtype,
+            compile=compile,
+            on_progress=on_progress,
+        )
+        return cls(loaded, library, language=language, max_cached_results=4_096 if cache else 0)
+
+    def run(
+        self,
+        task: str,
+        text: str,
+        *,
+        labels: Sequence[str] | None = None,
+        history: Sequence[Message] = (),
+        deadline_s: float | None = None,
+        **variables: Any,
+    ) -> Result:
+        """Run one task on one text and wait for the whole answer.
+
+        Args:
+            task: name of a task, with its variant where it has one (`sentiment`, `sentiment.en`).
+            text: the user's text.
+            labels: for label tasks, a subset of the labels or their English names; probabilities are renormalised.
+            history: earlier turns, for chat tasks.
+            deadline_s: seconds from now, waiting included.
+            **variables: further variables that the task's file declares.
+
+        Raises:
+            UnknownTask, InvalidInput, ContextLengthExceeded, PromptError, DeadlineExceeded, OutputParseError, QueueFull.
+        """
+        return self._start(task, {**variables, "text": text}, labels, history, deadline_s).result()
+
+    @overload
+    def map(
+        self, task: str, texts: Iterable[Item], *, labels: Sequence[str] | None = None, deadline_s: float | None = None,
+        window: int = 64, on_error: Literal["raise"] = "raise",
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self, task: str, texts: Iterable[Item], *, labels: Sequence[str] | None = None, deadline_s: float | None = None,
+        window: int = 64, on_error: Literal["return"],
+    ) -> Iterator[Result | AllInOneError]: ...
+    def map(
+        self,
+        task: str,
+        texts: Iterable[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        deadline_s: float | None = None,
+        window: int = 64,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Result | AllInOneError]:
+        """Run one task on many inputs: results in order, computed in batches, read lazily.
+
+        Args:
+            task: name of a task.
+            texts: strings, or mappings with `text` and further variables.
+            labels, deadline_s: as for `run`, for each input.
+            window: most inputs in flight.
+            on_error: "return" yields the error of a bad input in its place and goes on.
+        """
+        if window < 1:
+            raise UsageError(f"window must be at least 1, got {window}.")
+        prompt = self._prompt(task)
+        in_flight: deque[Pending | AllInOneError] = deque()
+
+        def settle(entry: Pending | AllInOneError) -> Result | AllInOneError:
+            try:
+                if isinstance(entry, AllInOneError):
+                    raise entry
+                return entry.result()
+            except AllInOneError as error:
+                if on_error == "raise":
+                    raise
+                return error
+
+        try:
+            for item in texts:
+                try:
+                    variables: Mapping[str, Any] = {"text": item} if isinstance(item, str) else item
+                    in_flight.append(self._start_prompt(prompt, variables, labels, (), deadline_s))
+                except AllInOneError as error:
+                    in_flight.append(error)
+                while len(in_flight) >= window or (in_flight and _is_settled(in_flight[0])):
+                    yield settle(in_flight.popleft())
+            while in_flight:
+                yield settle(in_flight.popleft())
+        finally:
+            for entry in in_flight:
+                if isinstance(entry, Pending):
+                    entry.cancel()
+
+    def stream(
+        self,
+        task: str,
+        text: str,
+        *,
+        history: Sequence[Message] = (),
+        deadline_s: float | None = None,
+        **variables: Any,
+    ) -> TaskStream:
+        """Run a text, json or chat task and iterate over its token events as they come."""
+        call = prepare_call(
+            self._prompt(task), self.encoder, {**variables, "text": text}, history=history, deadline_s=deadline_s
+        )
+        return stream(call, self.encoder, self.engine, model=self.model.full_name)
+
+    def conversation(self, task: str | None = None) -> Conversation:
+        """An empty conversation for `reply`."""
+        return Conversation(self._prompt(task or self._localised("chat")), self.encoder, self.engine)
+
+    def reply(self, text: str, conversation: Conversation | None = None, *, deadline_s: float | None = None) -> Reply:
+        """Judge the mood of `text`, then stream a reply that knows it.
+
+        Args:
+            text: what the user said.
+            conversation: from `conversation()`; without one the reply stands alone.
+            deadline_s: seconds from now, for the mood and the reply together.
+        """
+        alone = conversation is None
+        conversation = conversation or self.conversation()
+        try:
+            return start_reply(
+                text,
+                mood_task=self._prompt(self._localised("sentiment")),
+                conversation=conversation,
+                encoder=self.encoder,
+                engine=self.engine,
+                model=self.model.full_name,
+                deadline_s=deadline_s,
+                close_when_done=alone,
+            )
+        except BaseException:
+            if alone:
+                conversation.close()
+            raise
+
+    def stats(self) -> EngineStats:
+        """Counters of the engine."""
+        return self.engine.stats()
+
+    def close(self) -> None:
+        """Stop the engine and release the model. Idempotent."""
+        self.engine.close()
+        self.model.backend.close()
+
+    def __enter__(self) -> AllInOne:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prompt(self, task: str) -> PromptFile:
+        self.tasks.refresh()
+        return self.tasks.get(task)
+
+    def _localised(self, task: str) -> str:
+        name = f"{task}.{self.language}"
+        return name if name in self.tasks.names() else task
+
+    def _start(
+        self,
+        task: str,
+        variables: Mapping[str, Any],
+        labels: Sequence[str] | None,
+        history: Sequence[Message],
+        deadline_s: float | None,
+    ) -> Pending:
+        return self._start_prompt(self._prompt(task), variables, labels, history, deadline_s)
+
+    def _start_prompt(
+        self,
+        prompt: PromptFile,
+        variables: Mapping[str, Any],
+        labels: Sequence[str] | None,
+        history: Sequence[Message],
+        deadline_s: float | None,
+    ) -> Pending:
+        call = prepare_call(
+            prompt, self.encoder, variables, labels=labels, history=history, deadline_s=deadline_s
+        )
+        return start(call, self.encoder, self.engine, self.results, model=self.model.full_name)
+
+
+def _is_settled(entry: Pending | AllInOneError) -> bool:
+    return isinstance(entry, AllInOneError) or entry.is_done()
