@@ -19,7 +19,8 @@ Architecture = Literal["qwen2", "qwen3"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The numbers of a decoder. Qwen1.5, Qwen2 and Qwen2.5 are all `qwen2` (bias on q/k/v); `qwen3` has q/k norms and
-    no bias. `head_dim` is explicit: in Qwen3 it is not hidden_size / num_heads."""
+    no bias. `head_dim` is explicit: in Qwen3 it is not hidden_size / num_heads.
+    """
 
     architecture: Architecture
     vocab_size: int

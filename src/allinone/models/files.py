@@ -1,0 +1,102 @@
+"""A model as it lies on disk, opened: its weights, its tokenizer and its chat template, checked to fit together.
+
+All cheap checks come first; no weight is read here. Above: the importer and the transformers backend. Below: the
+readers of each format.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from allinone.errors import TokenizerMismatch, UsageError, WeightsNotFound
+from allinone.models.catalog import find_in_catalog
+from allinone.models.chat_template import ChatTemplate, read_folder_template, read_gguf_template
+from allinone.models.gguf import GgufWeights, read_gguf_header
+from allinone.models.safetensors import SafetensorsWeights, folder_model_name
+from allinone.models.tokenizer import BpeTokenizer, Tokenizer
+from allinone.models.weights import WeightSource
+from allinone.types import Message, Segment
+
+_TURN_MARKER = re.compile(r"<\|[^<>|\s]+\|>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """An opened model. `path` is the GGUF file or the safetensors folder."""
+
+    path: Path
+    name: str
+    licence: str | None
+    weights: WeightSource
+    tokenizer: Tokenizer
+    template: ChatTemplate
+
+
+def open_model(path: Path) -> ModelFiles:
+    """Open a GGUF file, a folder with one, or a folder of safetensors.
+
+    Raises:
+        WeightsNotFound: nothing is there, or files are missing.
+        WeightsMismatch: truncated, damaged, or an architecture or quantisation that is not supported.
+        TokenizerMismatch: the tokenizer is of another kind, or does not fit the weights or the template.
+        ModelError: the chat template cannot be used.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise WeightsNotFound(f"No such file or folder: {path}", hint="`allinone models list` shows what is here")
+    files = _open_gguf(path) if path.is_file() else _open_folder(path)
+    _check_turn_markers(files)
+    return files
+
+
+def _open_folder(folder: Path) -> ModelFiles:
+    gguf_files = sorted(folder.glob("*.gguf"))
+    if gguf_files and not (folder / "config.json").is_file():
+        if len(gguf_files) > 1:
+            names = ", ".join(file.name for file in gguf_files)
+            raise UsageError(
+                f"{folder} holds {len(gguf_files)} GGUF files: {names}", hint="give the path of one of them"
+            )
+        return _open_gguf(gguf_files[0])
+    known = find_in_catalog(folder_model_name(folder))
+    weights = SafetensorsWeights(folder, licence=known.licence if known else None)
+    template = read_folder_template(folder, name=weights.name)
+    return ModelFiles(
+        path=folder,
+        name=weights.name,
+        licence=weights.licence,
+        weights=weights,
+        tokenizer=BpeTokenizer.load(folder, vocab_size=weights.config.vocab_size),
+        template=ChatTemplate.plain(weights.name) if known and known.kind == "base" else template,
+    )
+
+
+def _open_gguf(file: Path) -> ModelFiles:
+    header = read_gguf_header(file)
+    weights = GgufWeights(header)
+    known = find_in_catalog(weights.name) or find_in_catalog(f"{weights.name}-GGUF")
+    template = read_gguf_template(header.metadata, name=weights.name)
+    return ModelFiles(
+        path=file,
+        name=weights.name,
+        licence=weights.licence or (known.licence if known else None),
+        weights=weights,
+        tokenizer=BpeTokenizer.from_gguf(header.metadata, file=str(file), vocab_size=weights.config.vocab_size),
+        template=ChatTemplate.plain(weights.name) if known and known.kind == "base" else template,
+    )
+
+
+def _check_turn_markers(files: ModelFiles) -> None:
+    """Every `<|…|>` that the template writes must be one token, or the model would read its turns letter by letter."""
+    content = (Segment(text="·", trusted=False),)
+    segments = files.template.render((Message(role="system", content=content), Message(role="user", content=content)))
+    markers = {marker for segment in segments if segment.trusted for marker in _TURN_MARKER.findall(segment.text)}
+    missing = sorted(markers - files.tokenizer.control_tokens.keys())
+    if missing:
+        raise TokenizerMismatch(
+            f"{files.path}: the chat template writes {', '.join(missing)}, which are not control tokens of the "
+            f"tokenizer. It has: {', '.join(sorted(files.tokenizer.control_tokens)) or 'none'}",
+            hint="template and tokenizer belong to different models",
+        )
