@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -63,7 +63,8 @@ class ScoreRequest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """Continue `prefix_ids + input_ids`, or continue a conversation: then `session` holds the past and `prefix_ids` is
-    empty."""
+    empty.
+    """
 
     prefix_ids: tuple[int, ...] = ()
     input_ids: tuple[int, ...]
@@ -108,7 +109,8 @@ class LabelScores:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEvent:
     """One step of a stream. `text` ends at a complete UTF-8 character and may be empty; the last event of a stream has
-    a `finish_reason`, and with it the final `usage` and `timings`."""
+    a `finish_reason`, and with it the final `usage` and `timings`.
+    """
 
     text: str
     token_id: int | None = None
@@ -126,3 +128,16 @@ class Generation:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+    @classmethod
+    def from_events(cls, events: Sequence[TokenEvent]) -> Generation:
+        """The whole of a stream whose last event says how it ended."""
+        last = events[-1]
+        assert last.finish_reason and last.usage and last.timings, "the last event of a stream says how it ended"
+        return cls(
+            text="".join(event.text for event in events),
+            token_ids=tuple(event.token_id for event in events if event.token_id is not None),
+            finish_reason=last.finish_reason,
+            usage=last.usage,
+            timings=last.timings,
+        )

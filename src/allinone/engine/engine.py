@@ -1,0 +1,363 @@
+"""The engine: one thread that owns the backend and turns requests into batches, one step after the other.
+
+A step reads on one page (`_step`): take what came in, end what is over, admit what fits, schedule, run, post-process.
+It knows token ids and numbers only; text is above (`tasks/`), tensors are below (`backends/`). The thread model and
+what it guarantees: docs/decisions/0005-engine-thread.md; what is cached and why that is harmless: docs/caching.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, overload
+
+from allinone.backends.base import Backend, FloatArray
+from allinone.engine.intake import Intake
+from allinone.engine.memory import KVMemory
+from allinone.engine.prefix_cache import Prefix, PrefixCache, SharedPrefixCache
+from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest
+from allinone.engine.running import Running
+from allinone.engine.scheduler import Work, schedule
+from allinone.engine.session import Session, SessionKV
+from allinone.engine.tickets import AnyTicket, PrefillTicket, ScoreTicket, Stream
+from allinone.errors import AllInOneError, Cancelled, ConfigError, ModelError, QueueFull
+from allinone.models.tokenizer import Tokenizer
+
+PREFILL_CHUNK_TOKENS = 256
+_Wake: TypeAlias = Literal["wake"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """Counts since the start, and the state after the last step."""
+
+    num_steps: int = 0
+    num_waiting: int = 0
+    num_running: int = 0
+    num_prefilled_tokens: int = 0
+    num_decoded_tokens: int = 0
+    num_chunks: int = 0
+    max_chunks_in_step: int = 0
+    num_kv_tokens: int = 0
+    num_sequences: int = 0
+    num_resident_sessions: int = 0
+    prefix_hits: int = 0
+    prefix_misses: int = 0
+    prefix_hit_tokens: int = 0
+    prefix_evictions: int = 0
+    num_prefixes: int = 0
+    num_prefix_tokens: int = 0
+
+
+class Engine:
+    """Many requests, one model.
+
+    Args:
+        backend: used by the engine's thread only, from now until `close`, which does not close it.
+        tokenizer: of the same model.
+        max_prefix_tokens: budget of the prefix cache.
+        max_cached_tokens: budget of all KV memory: prefixes, sessions and running requests.
+        max_batch_tokens: most tokens fed in one step.
+        max_queue: most requests waiting for admission; more are refused.
+        prefixes: another prefix cache (the naive one, in tests).
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        *,
+        max_prefix_tokens: int = 4096,
+        max_cached_tokens: int = 16_384,
+        max_batch_tokens: int = 512,
+        max_queue: int = 1024,
+        prefixes: PrefixCache | None = None,
+    ) -> None:
+        if min(max_cached_tokens, max_batch_tokens, max_queue) < 1 or max_prefix_tokens < 0:
+            raise ConfigError("max_cached_tokens, max_batch_tokens and max_queue must be positive.")
+        self._backend = backend
+        self._intake = Intake(backend, tokenizer)
+        self._max_batch_tokens = max_batch_tokens
+        self._max_queue = max_queue
+        clock = itertools.count()
+        self._prefixes = prefixes or SharedPrefixCache(backend, max_tokens=max_prefix_tokens, clock=clock)
+        self._memory = KVMemory(backend, self._prefixes, clock=clock, max_tokens=max_cached_tokens)
+        self._inbox: queue.SimpleQueue[list[Running] | SessionKV | _Wake] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._num_waiting = 0  # guarded by the lock
+        self._is_closed = False  # guarded by the lock
+        self._failure: BaseException | None = None
+
+        self._waiting: deque[Running] = deque()  # from here on: engine thread only
+        self._running: list[Running] = []
+        self._stats = EngineStats()
+        self._thread = threading.Thread(target=self._run_thread, name="allinone-engine", daemon=True)
+        self._thread.start()
+
+    # For callers, from any thread.
+
+    @overload
+    def submit(self, request: ScoreRequest, /) -> tuple[ScoreTicket]: ...
+    @overload
+    def submit(self, request: GenerateRequest, /) -> tuple[Stream]: ...
+    @overload
+    def submit(self, request: PrefillRequest, /) -> tuple[PrefillTicket]: ...
+    @overload
+    def submit(self, first: ScoreRequest, second: PrefillRequest, /) -> tuple[ScoreTicket, PrefillTicket]: ...
+    @overload
+    def submit(self, *requests: ScoreRequest) -> tuple[ScoreTicket, ...]: ...
+    @overload
+    def submit(self, *requests: Request) -> tuple[AnyTicket, ...]: ...
+    def submit(self, *requests: Request) -> tuple[AnyTicket, ...]:
+        """Queue requests together: what fits the batch budget runs in the same step.
+
+        Returns:
+            One ticket per request, in order: a `Ticket` for scores and prefills, a `Stream` for generations.
+
+        Raises:
+            QueueFull: there is no room for all of them; none was queued.
+            InvalidInput, VerbalizerError, UsageError: a request is malformed; none was queued.
+            Cancelled: the engine is closed.
+        """
+        made = [self._intake.make(request) for request in requests]
+        sessions = [running.session for running, _ in made if running.session is not None]
+        with self._lock:
+            self._require_open()
+            if self._num_waiting + len(made) > self._max_queue:
+                raise QueueFull(
+                    f"{self._num_waiting} requests wait, {len(made)} more would exceed the limit of {self._max_queue}.",
+                    hint="Try again later, or submit fewer at a time.",
+                )
+            for done, session in enumerate(sessions):
+                try:
+                    session.reserve()
+                except AllInOneError:
+                    for reserved in sessions[:done]:
+                        reserved.unreserve()
+                    raise
+            self._num_waiting += len(made)
+            self._inbox.put([running for running, _ in made])
+        return tuple(ticket for _, ticket in made)
+
+    def score(self, request: ScoreRequest) -> LabelScores:
+        """Submit and wait."""
+        return self.submit(request)[0].result()
+
+    def stream(self, request: GenerateRequest) -> Stream:
+        """Submit and return the stream."""
+        return self.submit(request)[0]
+
+    def open_session(self, prefix_ids: Sequence[int] = ()) -> Session:
+        """A new conversation that starts with this operator text; costs nothing until its first request."""
+        prefix = tuple(prefix_ids)
+        self._intake.check_ids(prefix)
+        with self._lock:
+            self._require_open()
+        return Session(prefix, self._inbox.put)
+
+    def stats(self) -> EngineStats:
+        """Counts and state after the last step."""
+        return self._stats
+
+    def close(self) -> None:
+        """Cancel everything, free everything, end the thread. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            self._inbox.put("wake")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The engine thread.
+
+    def _run_thread(self) -> None:
+        reason: BaseException = Cancelled("The engine was closed.")
+        try:
+            while not self._is_closed:
+                self._step()
+        except BaseException as error:  # nothing may kill the thread silently: every caller hears of it
+            self._failure = reason = error
+        with self._lock:
+            self._is_closed = True
+        self._shut_down(reason)
+
+    def _step(self) -> None:
+        """Schedule, run, post-process."""
+        self._take_inbox(wait=not self._waiting and not self._running)
+        self._end_cancelled_and_late()
+        self._admit()
+        batch = schedule(
+            self._running,
+            [prefix for prefix in self._prefixes.prefixes() if not prefix.is_ready],
+            max_batch_tokens=self._max_batch_tokens,
+            chunk_tokens=min(PREFILL_CHUNK_TOKENS, max(1, self._max_batch_tokens // 2)),
+        )
+        if batch:
+            self._post_process(batch, self._run(batch))
+        elif self._running or self._waiting:
+            raise ModelError("The scheduler found nothing to run although requests are there: a bug of the engine.")
+        self._update_stats(batch)
+
+    def _take_inbox(self, *, wait: bool) -> None:
+        try:
+            while True:
+                message = self._inbox.get(block=wait)
+                wait = False
+                if isinstance(message, list):
+                    self._waiting.extend(message)
+                elif isinstance(message, SessionKV):
+                    self._memory.settle(message)
+        except queue.Empty:
+            return
+
+    def _end_cancelled_and_late(self) -> None:
+        now = time.monotonic()
+        for running in (*self._waiting, *self._running):
+            if running.outlet.is_cancelled:
+                running.cancel()
+            elif running.deadline_at is not None and now >= running.deadline_at:
+                running.expire()
+        self._retire_ended()
+
+    def _admit(self) -> None:
+        """Admit in order of arrival. A request of a busy session waits for its turn and holds nobody up; one that needs
+        more memory than is free at the moment holds up those behind it, so it is not overtaken for ever.
+        """
+        blocked = list[Running]()
+        while self._waiting:
+            running = self._waiting.popleft()
+            if running.session is not None and (
+                running.session.kv.is_running or any(other.session is running.session for other in blocked)
+            ):
+                blocked.append(running)
+                continue
+            try:
+                is_admitted = self._memory.admit(running)
+            except AllInOneError as error:
+                running.fail(error)
+                self._end([running])
+                continue
+            if not is_admitted:
+                blocked.append(running)
+                break
+            self._count_waiting(-1)
+            self._running.append(running)
+        self._waiting.extendleft(reversed(blocked))
+        for running in self._running:
+            self._memory.start(running)
+
+    def _run(self, batch: list[Work]) -> list[FloatArray | None]:
+        now = time.monotonic()
+        for work in batch:
+            if isinstance(work.owner, Running) and work.owner.clocks.started is None:
+                work.owner.clocks.started = now
+        try:
+            return self._backend.extend([work.chunk for work in batch])
+        except Exception as error:
+            self._fail_batch(batch, error)
+            return []
+
+    def _post_process(self, batch: list[Work], outputs: list[FloatArray | None]) -> None:
+        for work, output in zip(batch, outputs, strict=False):  # no outputs: the whole batch failed
+            if isinstance(work.owner, Prefix):
+                work.owner.num_filled += len(work.chunk.input_ids)
+                continue
+            try:
+                work.owner.accept(work.chunk, output)
+            except Exception as error:
+                work.owner.fail(_as_ours(error))
+        self._retire_ended()
+
+    def _fail_batch(self, batch: list[Work], error: Exception) -> None:
+        """A step failed: its requests end with the error, and what their sequences hold is in doubt."""
+        failure = _as_ours(error)
+        broken = {id(work.owner) for work in batch}
+        for running in tuple(self._running):
+            if id(running) in broken or id(running.prefix) in broken:
+                running.fail(failure)
+                self._memory.retire(running, is_damaged=True)
+        for work in batch:
+            if isinstance(work.owner, Prefix):
+                self._prefixes.discard(work.owner)
+
+    def _retire_ended(self) -> None:
+        self._end([running for running in (*self._waiting, *self._running) if running.deliver is not None])
+        self._waiting = deque(running for running in self._waiting if running.deliver is None)
+        self._running = [running for running in self._running if running.deliver is None]
+
+    def _end(self, ended: Sequence[Running]) -> None:
+        """Give all memory back first, then the answers: who reads one finds its session free."""
+        for running in ended:
+            if running in self._running:
+                self._memory.retire(running)
+            else:
+                self._count_waiting(-1)
+            if running.session is not None:
+                running.session.unreserve()
+        for running in ended:
+            if running.deliver is not None:
+                running.deliver()
+
+    def _shut_down(self, reason: BaseException) -> None:
+        """End every request and free every sequence."""
+        self._take_inbox(wait=False)
+        for running in (*self._waiting, *self._running):
+            running.fail(reason)
+        try:
+            self._retire_ended()
+            self._memory.clear()
+        finally:
+            for running in (*self._waiting, *self._running):
+                running.outlet.fail(reason)
+
+    def _count_waiting(self, change: int) -> None:
+        with self._lock:
+            self._num_waiting += change
+
+    def _update_stats(self, batch: list[Work]) -> None:
+        old, prefixes = self._stats, self._prefixes.stats
+        num_decoded = sum(len(work.chunk.input_ids) for work in batch if work.is_decode)
+        self._stats = replace(
+            old,
+            num_steps=old.num_steps + bool(batch),
+            num_waiting=len(self._waiting),
+            num_running=len(self._running),
+            num_prefilled_tokens=old.num_prefilled_tokens + sum(len(w.chunk.input_ids) for w in batch) - num_decoded,
+            num_decoded_tokens=old.num_decoded_tokens + num_decoded,
+            num_chunks=old.num_chunks + len(batch),
+            max_chunks_in_step=max(old.max_chunks_in_step, len(batch)),
+            num_kv_tokens=self._memory.num_tokens,
+            num_sequences=self._backend.num_sequences(),
+            num_resident_sessions=self._memory.num_resident_sessions,
+            prefix_hits=prefixes.hits,
+            prefix_misses=prefixes.misses,
+            prefix_hit_tokens=prefixes.hit_tokens,
+            prefix_evictions=prefixes.evictions,
+            num_prefixes=prefixes.num_prefixes,
+            num_prefix_tokens=prefixes.num_tokens,
+        )
+
+    def _require_open(self) -> None:
+        if self._failure is not None:
+            raise ModelError(f"The engine stopped: {self._failure}") from self._failure
+        if self._is_closed:
+            raise Cancelled("The engine is closed.")
+
+
+def _as_ours(error: Exception) -> AllInOneError:
+    """An error of the tree; a stranger becomes a ModelError that keeps it as its cause."""
+    if isinstance(error, AllInOneError):
+        return error
+    failure = ModelError(f"The model failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,193 @@
+"""Who holds KV memory: prefixes, sessions and running requests share one budget of tokens.
+
+Running requests reserve the most they can come to hold, so nothing ever runs out half-way. What is only kept for later
+(unused prefixes, idle sessions) is evicted when room is needed, least recently used first. Knows no queue and no steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from allinone.backends.base import Backend
+from allinone.engine.prefix_cache import Prefix, PrefixCache
+from allinone.engine.running import Running
+from allinone.engine.session import Session, SessionKV
+from allinone.errors import CacheFull, ContextLengthExceeded, InvalidInput
+
+
+class KVMemory:
+    """The token budget and the sequences of sessions. Engine thread only.
+
+    Args:
+        clock: the ticks `prefixes` uses too, so that sessions and prefixes are compared by last use.
+        max_tokens: budget of all prefixes, sessions and running requests together.
+    """
+
+    def __init__(self, backend: Backend, prefixes: PrefixCache, *, clock: Iterator[int], max_tokens: int) -> None:
+        self._backend = backend
+        self._prefixes = prefixes
+        self._clock = clock
+        self._max_tokens = max_tokens
+        self._resident: set[SessionKV] = set()
+        self._running: set[Running] = set()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens spent: prefixes, idle sessions, and what running requests reserved."""
+        idle = sum(kv.num_tokens for kv in self._resident if not kv.is_running)
+        return self._prefixes.num_tokens + idle + sum(running.num_own_tokens for running in self._running)
+
+    @property
+    def num_resident_sessions(self) -> int:
+        """Sessions that hold a sequence."""
+        return len(self._resident)
+
+    def admit(self, running: Running) -> bool:
+        """Reserve room for a request and give it its prefix; False when there is no room yet.
+
+        Raises:
+            InvalidInput: there is nothing to feed.
+            ContextLengthExceeded: it is longer than the model's context.
+            CacheFull: it is longer than the whole budget.
+        """
+        session = running.session
+        history = running.prefix_ids if session is None else session.ids
+        num_input = len(history) + len(running.input_ids)
+        self._require_fit(running, num_input)
+        own_tokens = num_input + running.max_tail - len(running.prefix_ids)
+        kv = None if session is None else session.kv
+        has_prefix = not running.prefix_ids or (kv is not None and kv.prefix is not None)
+        shared = None if has_prefix else self._prefixes.find(running.prefix_ids)
+        needed = own_tokens + (0 if has_prefix or shared else len(running.prefix_ids))
+        if not self._make_room(needed - (kv.num_tokens if kv else 0), spare=(kv, shared)):
+            return False
+        running.num_own_tokens = own_tokens
+        running.num_prompt_tokens = num_input
+        self._running.add(running)
+        if kv is not None and session is not None:
+            self._enter_session(running, session, kv, is_shared=shared is not None)
+        else:
+            running.prefix = self._prefixes.acquire(running.prefix_ids) if running.prefix_ids else None
+            running.num_cached_tokens = len(running.prefix_ids) if shared else 0
+            running.admit(running.input_ids)
+        return True
+
+    def start(self, running: Running) -> None:
+        """Fork the prefix, once it is ready, for a request that has no sequence yet."""
+        if running.sequence is not None or (running.prefix is not None and not running.prefix.is_ready):
+            return
+        running.sequence = self._backend.fork(None if running.prefix is None else running.prefix.sequence)
+        if running.session is not None:
+            running.session.kv.sequence = running.sequence
+
+    def retire(self, running: Running, *, is_damaged: bool = False) -> None:
+        """Give back what a request held; its session keeps the sequence, unless a failed step left it in doubt."""
+        if running not in self._running:
+            return
+        self._running.remove(running)
+        running.free_branches()
+        if running.session is not None:
+            self._leave_session(running, running.session, running.session.kv, is_damaged=is_damaged)
+        elif running.sequence is not None:
+            self._backend.free(running.sequence)
+        if running.session is None and running.prefix is not None:
+            self._prefixes.release(running.prefix)
+        running.sequence = running.prefix = None
+
+    def settle(self, kv: SessionKV) -> None:
+        """A session was shortened or closed by its owner: free what it does not need."""
+        if kv.is_running:
+            return
+        if kv.is_closed:
+            self.evict(kv)
+        elif kv.sequence is not None:
+            self._trim(kv)
+
+    def evict(self, kv: SessionKV) -> None:
+        """Free the sequence of an idle session; its ids stay with the session."""
+        if kv.sequence is not None:
+            self._backend.free(kv.sequence)
+        if kv.prefix is not None:
+            self._prefixes.release(kv.prefix)
+        kv.sequence, kv.prefix, kv.num_valid, kv.num_tokens = None, None, 0, 0
+        self._resident.discard(kv)
+
+    def clear(self) -> None:
+        """Free all sessions and prefixes; for closing, when nothing runs."""
+        for kv in tuple(self._resident):
+            self.evict(kv)
+        self._prefixes.clear()
+
+    def _require_fit(self, running: Running, num_input: int) -> None:
+        """Clamp what a request may generate to the room there is in the best case; refuse it when that is none."""
+        session = running.session
+        if session is not None and num_input == _num_held(session):
+            raise InvalidInput("There is nothing to continue from.", hint="Give at least one input id.")
+        context = self._backend.info.max_context_tokens
+        if num_input + running.longest_tail > context:
+            raise ContextLengthExceeded(
+                f"{num_input} input tokens do not fit the model's context of {context} tokens.",
+                hint="Shorten the text, or forget the oldest turns of the conversation.",
+            )
+        if num_input + running.min_tail > self._max_tokens:
+            raise CacheFull(
+                f"{num_input} input tokens do not fit the KV budget of {self._max_tokens} tokens.",
+                hint="Raise the budget, or shorten the text.",
+            )
+        running.limit_tail(min(context, self._max_tokens) - num_input)
+
+    def _make_room(self, num_tokens: int, *, spare: tuple[SessionKV | None, Prefix | None]) -> bool:
+        """Evict until `num_tokens` more fit; False when all that is left is in use (or to be spared)."""
+        while self.num_tokens + num_tokens > self._max_tokens:
+            idle = [kv for kv in self._resident if not kv.is_running and kv is not spare[0]]
+            session = min(idle, key=lambda kv: kv.last_used, default=None)
+            prefix = self._prefixes.least_recently_used(spare=spare[1])
+            if session is not None and (prefix is None or session.last_used < prefix.last_used):
+                self.evict(session)
+            elif prefix is not None:
+                self._prefixes.evict(prefix)
+            else:
+                return False
+        return True
+
+    def _enter_session(self, running: Running, session: Session, kv: SessionKV, *, is_shared: bool) -> None:
+        """Continue the session's sequence, or begin to rebuild it from its ids."""
+        if kv.sequence is None:
+            kv.prefix = self._prefixes.acquire(running.prefix_ids) if running.prefix_ids else None
+            kv.num_valid = len(running.prefix_ids)
+            running.num_cached_tokens = kv.num_valid if is_shared else 0
+        else:
+            self._trim(kv)
+            running.num_cached_tokens = kv.num_valid
+        running.prefix, running.sequence = kv.prefix, kv.sequence
+        kv.is_running = True
+        self._resident.add(kv)
+        running.num_session_tokens = session.num_tokens
+        feed = session.ids[kv.num_valid :] + running.input_ids
+        session.append(running.input_ids)
+        running.admit(feed)
+
+    def _leave_session(self, running: Running, session: Session, kv: SessionKV, *, is_damaged: bool) -> None:
+        kv.is_running = False
+        kv.last_used = next(self._clock)
+        if kv.sequence is not None:
+            kv.num_valid = min(self._backend.num_cached_tokens(kv.sequence), session.num_tokens)
+        if not running.keeps_session:
+            session.rollback(running.num_session_tokens)
+        if kv.sequence is None or kv.is_closed or is_damaged:
+            self.evict(kv)
+        else:
+            self._trim(kv)
+
+    def _trim(self, kv: SessionKV) -> None:
+        """Forget the tokens that the session's ids do not have any more."""
+        if kv.sequence is None:
+            return
+        if self._backend.num_cached_tokens(kv.sequence) > kv.num_valid:
+            self._backend.trim(kv.sequence, kv.num_valid)
+        kv.num_tokens = kv.num_valid - (0 if kv.prefix is None else len(kv.prefix.ids))
+
+
+def _num_held(session: Session) -> int:
+    """Ids at the start of a session that need not be fed: those of its sequence, or the prefix it will fork."""
+    return len(session.prefix_ids) if session.kv.sequence is None else session.kv.num_valid

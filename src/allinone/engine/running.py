@@ -1,0 +1,332 @@
+"""Requests on their way through the engine: what each wants fed next, and what it makes of the numbers.
+
+One class per kind of request. Each gives chunks (`next_chunks`) and takes outputs (`accept`) until `deliver` is set;
+none knows its neighbours, so an answer cannot depend on them. The scheduler decides which chunks run, the engine runs
+them.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from allinone.backends.base import Backend, Chunk, FloatArray, SequenceId, Wanted
+from allinone.engine.constraints import ConstraintMatcher
+from allinone.engine.detokenize import StopStrings, StreamDetokenizer
+from allinone.engine.prefix_cache import Prefix
+from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, ScoreRequest, TokenEvent
+from allinone.engine.sampling import Sampler
+from allinone.engine.scoring import LabelTrie, Path, label_logprobs
+from allinone.engine.session import Session
+from allinone.engine.tickets import Channel, Outlet, Promise
+from allinone.errors import Cancelled, DeadlineExceeded, ModelError
+from allinone.types import FinishReason, Timings, Usage
+
+
+@dataclass(slots=True)
+class Clocks:
+    """When one request was submitted, first scheduled, and first answered (monotonic seconds)."""
+
+    submitted: float
+    started: float | None = None
+    first_token: float | None = None
+
+    def timings(self) -> Timings:
+        """Durations so far."""
+        now = time.monotonic()
+        started, first = self.started or now, self.first_token or now
+        return Timings(queue_s=started - self.submitted, ttft_s=first - self.submitted, total_s=now - self.submitted)
+
+
+class Running(ABC):
+    """A request from its submission to its end.
+
+    Attributes:
+        prefix_ids: the shared prefix it starts with; empty for none.
+        min_tail, max_tail: least and most tokens it will hold beyond its input (output, branches of labels).
+        longest_tail: the part of `min_tail` that one sequence must hold.
+        num_own_tokens: most tokens it will hold beyond the prefix; reserved at admission.
+        prefix: held from admission to release.
+        sequence: its own, or its session's; None until the prefix is ready.
+        num_session_tokens: ids the session had before; it goes back to them if the request comes to nothing.
+        num_skipped: steps in a row in which it had a chunk and got no place.
+        keeps_session: what it fed to its session stays there, even if it is cancelled or late from now on.
+        deliver: set when it has ended; hands the answer over, once its memory was given back.
+    """
+
+    is_short = False
+
+    def __init__(self, *, outlet: Outlet, session: Session | None, deadline_s: float | None) -> None:
+        self.outlet = outlet
+        self.session = session
+        self.clocks = Clocks(time.monotonic())
+        self.deadline_at = None if deadline_s is None else self.clocks.submitted + deadline_s
+        self.prefix_ids: tuple[int, ...] = ()
+        self.input_ids: tuple[int, ...] = ()
+        self.min_tail = self.max_tail = self.longest_tail = 0
+        self.num_own_tokens = 0
+        self.prefix: Prefix | None = None
+        self.sequence: SequenceId | None = None
+        self.num_cached_tokens = 0
+        self.num_skipped = 0
+        self.keeps_session = False
+        self.deliver: Callable[[], None] | None = None
+        self.num_prompt_tokens = 0
+        self.num_session_tokens = 0
+        self._feed: tuple[int, ...] = ()
+        self._num_fed = 0
+
+    def admit(self, feed: tuple[int, ...]) -> None:
+        """Set what is to be prefilled after the prefix (and after what the session holds)."""
+        self._feed = feed
+
+    def limit_tail(self, num_tokens: int) -> None:
+        """There is room for no more than this beyond its input."""
+        self.max_tail = min(self.max_tail, num_tokens)
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Some of its own input is not fed yet."""
+        return self._num_fed < len(self._feed)
+
+    @property
+    def num_to_feed(self) -> int:
+        """Tokens still to be prefilled."""
+        return len(self._feed) - self._num_fed
+
+    def next_chunks(self, max_tokens: int) -> Iterator[Chunk]:
+        """What it wants fed next; several chunks may run together, or one after the other.
+
+        Prefill chunks start at multiples of `max_tokens` of its own input, whatever else runs.
+        """
+        if self.sequence is None:
+            return
+        if self.is_prefilling:
+            ids = self._feed[self._num_fed : self._num_fed + max_tokens]
+            is_last = self._num_fed + len(ids) == len(self._feed)
+            wanted, token_ids = self.wanted_after_prefill() if is_last else ("nothing", ())
+            yield Chunk(sequence=self.sequence, input_ids=ids, wanted=wanted, token_ids=token_ids)
+        else:
+            yield from self.chunks_after_prefill()
+
+    def accept(self, chunk: Chunk, output: FloatArray | None) -> None:
+        """Take the output of one of its chunks."""
+        if self.is_prefilling:
+            self._num_fed += len(chunk.input_ids)
+            if not self.is_prefilling:
+                self.prefilled(output)
+        else:
+            self.decoded(chunk, output)
+
+    @abstractmethod
+    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
+        """What to ask of the last chunk of the prefill."""
+
+    @abstractmethod
+    def prefilled(self, output: FloatArray | None) -> None:
+        """All input is fed; `output` is what was wanted of it."""
+
+    def chunks_after_prefill(self) -> Iterator[Chunk]:
+        """What to feed once the input is."""
+        return iter(())
+
+    def decoded(self, chunk: Chunk, output: FloatArray | None) -> None:
+        """Take the output of a chunk of `chunks_after_prefill`."""
+        raise ModelError(f"{type(self).__name__} asked for nothing after its prefill.")
+
+    def fail(self, error: BaseException) -> None:
+        """End it with an error; its session forgets it."""
+        self.keeps_session = False
+        self.deliver = lambda: self.outlet.fail(error)
+
+    def expire(self) -> None:
+        """The deadline passed."""
+        self.fail(DeadlineExceeded("The deadline passed before the answer was complete."))
+
+    def cancel(self) -> None:
+        """The caller wants no answer any more."""
+        self.fail(Cancelled("The request was cancelled."))
+
+    def free_branches(self) -> None:
+        """Free sequences beyond `sequence`; most requests make none."""
+        return
+
+    def usage(self, num_output_tokens: int = 0) -> Usage:
+        """Token counts so far."""
+        return Usage(
+            num_prompt_tokens=self.num_prompt_tokens,
+            num_cached_tokens=self.num_cached_tokens,
+            num_output_tokens=num_output_tokens,
+        )
+
+
+class RunningScore(Running):
+    """Labels: one prefill, and one forked batch of branches where labels are longer than one id."""
+
+    is_short = True
+
+    def __init__(
+        self, request: ScoreRequest, promise: Promise[LabelScores], *, backend: Backend, stop_ids: frozenset[int]
+    ) -> None:
+        super().__init__(outlet=promise, session=None, deadline_s=request.deadline_s)
+        self.prefix_ids = request.prefix_ids
+        self.input_ids = request.input_ids
+        self._promise = promise
+        self._backend = backend
+        self._stop_ids = stop_ids
+        self._trie = LabelTrie.build(request.label_ids)
+        self._first_logits: FloatArray | None = None
+        self._branches: dict[SequenceId, Path] = {}
+        self._branch_logits: dict[Path, FloatArray] = {}
+        self.min_tail = self.max_tail = sum(len(branch) for branch in self._trie.branches)
+        self.longest_tail = max((len(branch) for branch in self._trie.branches), default=0)
+
+    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
+        """The logits of the labels' first ids, nothing else."""
+        return "token_logits", self._trie.first_ids
+
+    def prefilled(self, output: FloatArray | None) -> None:
+        """Done, unless labels go on: then fork once per branch."""
+        self._first_logits = _require(output)
+        for branch in self._trie.branches:
+            self._branches[self._backend.fork(self.sequence)] = branch
+        self._finish_if_complete()
+
+    def chunks_after_prefill(self) -> Iterator[Chunk]:
+        """The branches that were not fed yet."""
+        for sequence, branch in self._branches.items():
+            yield Chunk(sequence=sequence, input_ids=branch, wanted="all_logits")
+
+    def decoded(self, chunk: Chunk, output: FloatArray | None) -> None:
+        """One branch came back; it is not needed any more."""
+        self._branch_logits[self._branches.pop(chunk.sequence)] = _require(output)
+        self._backend.free(chunk.sequence)
+        self._finish_if_complete()
+
+    def free_branches(self) -> None:
+        """Free the forks that are left."""
+        for sequence in self._branches:
+            self._backend.free(sequence)
+        self._branches.clear()
+
+    def _finish_if_complete(self) -> None:
+        if self._branches:
+            return
+        logprobs = label_logprobs(self._trie, _require(self._first_logits), self._branch_logits, self._stop_ids)
+        if not all(np.isfinite(value) or value == -np.inf for value in logprobs.values()):
+            raise ModelError(f"The model computed label log-probabilities that are not numbers: {logprobs}.")
+        scores = LabelScores(logprobs=logprobs, usage=self.usage(), timings=self.clocks.timings())
+        self.deliver = lambda: self._promise.resolve(scores)
+
+
+class RunningPrefill(Running):
+    """Ids appended to a session, nothing asked."""
+
+    def __init__(self, request: PrefillRequest, promise: Promise[None]) -> None:
+        super().__init__(outlet=promise, session=request.session, deadline_s=request.deadline_s)
+        self.input_ids = request.input_ids
+        self.prefix_ids = request.session.prefix_ids
+        self._promise = promise
+
+    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
+        """Nothing."""
+        return "nothing", ()
+
+    def prefilled(self, output: FloatArray | None) -> None:
+        """Done."""
+        self.keeps_session = True
+        self.deliver = lambda: self._promise.resolve(None)
+
+
+class RunningGenerate(Running):
+    """The decode loop of one stream: sample, detokenize, publish, until something ends it."""
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        channel: Channel,
+        *,
+        sampler: Sampler,
+        detokenizer: StreamDetokenizer,
+        matcher: ConstraintMatcher | None,
+        stop_ids: frozenset[int],
+    ) -> None:
+        super().__init__(outlet=channel, session=request.session, deadline_s=request.deadline_s)
+        self.input_ids = request.input_ids
+        self.prefix_ids = request.session.prefix_ids if request.session is not None else request.prefix_ids
+        self.min_tail = self.longest_tail = 1
+        self.max_tail = request.sampling.max_tokens
+        self._channel = channel
+        self._sampler = sampler
+        self._detokenizer = detokenizer
+        self._matcher = matcher
+        self._stop_ids = stop_ids
+        self._stop_strings = StopStrings(request.sampling.stop)
+        self._num_output_tokens = 0
+        self._last_id = -1
+
+    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
+        """The logits of the first token to be sampled."""
+        return "last_logits", ()
+
+    def prefilled(self, output: FloatArray | None) -> None:
+        """The first token."""
+        self._choose(_require(output))
+
+    def chunks_after_prefill(self) -> Iterator[Chunk]:
+        """The token that was sampled last."""
+        if self.sequence is not None:
+            yield Chunk(sequence=self.sequence, input_ids=(self._last_id,), wanted="last_logits")
+
+    def decoded(self, chunk: Chunk, output: FloatArray | None) -> None:
+        """The next token."""
+        self._choose(_require(output))
+
+    def expire(self) -> None:
+        """End the stream with the text so far."""
+        self._end("deadline")
+
+    def cancel(self) -> None:
+        """End the stream with the text so far."""
+        self._end("cancelled")
+
+    def _choose(self, logits: FloatArray) -> None:
+        allowed = None if self._matcher is None else self._matcher.allowed()
+        token_id = self._sampler.sample(logits, allowed)
+        self._last_id = token_id
+        self._num_output_tokens += 1
+        if self.clocks.first_token is None:
+            self.clocks.first_token = time.monotonic()
+        if self.session is not None:
+            self.keeps_session = True  # a reply that has begun stays in the conversation as far as it comes
+            self.session.append((token_id,))
+        if token_id in self._stop_ids:
+            return self._end("stop", token_id=token_id)
+        if self._matcher is not None:
+            self._matcher.consume(token_id)
+        text, is_stopped = self._stop_strings.push(self._detokenizer.push(token_id))
+        if is_stopped or (self._matcher is not None and self._matcher.is_finished):
+            return self._end("stop", token_id=token_id, text=text)
+        if self._num_output_tokens >= self.max_tail:
+            return self._end("length", token_id=token_id, text=text)
+        self._channel.publish(TokenEvent(text=text, token_id=token_id))
+
+    def _end(self, reason: FinishReason, *, token_id: int | None = None, text: str = "") -> None:
+        event = TokenEvent(
+            text=text + self._stop_strings.flush(),
+            token_id=token_id,
+            finish_reason=reason,
+            usage=self.usage(self._num_output_tokens),
+            timings=self.clocks.timings(),
+        )
+        self.deliver = lambda: self._channel.publish(event)
+
+
+def _require(output: FloatArray | None) -> FloatArray:
+    if output is None:
+        raise ModelError("The backend gave no numbers where some were wanted.")
+    return output

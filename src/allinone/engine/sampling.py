@@ -1,0 +1,124 @@
+"""How the next token is chosen from its logits. One `Sampler` per request, with its own random generator.
+
+Knows no backend, no text and no schedule: logits and an optional mask in, one token id out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allinone.backends.base import FloatArray
+from allinone.engine.requests import SamplingParams
+from allinone.errors import InvalidInput, ModelError
+
+BoolArray = NDArray[np.bool_]
+
+
+def check_sampling(params: SamplingParams) -> None:
+    """Refuse parameters that mean nothing.
+
+    Raises:
+        InvalidInput: names the parameter, its value and its range.
+    """
+    rules = (
+        ("temperature", params.temperature, params.temperature >= 0, ">= 0"),
+        ("top_k", params.top_k, params.top_k >= 0, ">= 0"),
+        ("top_p", params.top_p, 0 < params.top_p <= 1, "in (0, 1]"),
+        ("min_p", params.min_p, 0 <= params.min_p <= 1, "in [0, 1]"),
+        ("repetition_penalty", params.repetition_penalty, params.repetition_penalty > 0, "> 0"),
+        ("max_tokens", params.max_tokens, params.max_tokens >= 1, ">= 1"),
+        ("seed", params.seed, params.seed is None or params.seed >= 0, ">= 0"),
+        ("stop", params.stop, all(params.stop), "made of strings that are not empty"),
+    )
+    for name, value, is_valid, allowed in rules:
+        if not is_valid:
+            raise InvalidInput(f"{name} = {value!r} is not possible.", hint=f"{name} must be {allowed}.")
+
+
+class Sampler:
+    """Chooses token ids for one request; its choices depend on its own logits and seed only.
+
+    Args:
+        params: temperature 0 is greedy, and then top_k, top_p, min_p and seed change nothing.
+        input_ids: ids the repetition penalty counts as said before, beside those chosen.
+        control_ids: never penalised: a turn must stay as easy to end as it was.
+        forbidden_ids: int64, never chosen (control tokens other than the stop ids, ids without a token).
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        *,
+        input_ids: Iterable[int],
+        control_ids: frozenset[int],
+        forbidden_ids: NDArray[np.int64],
+    ) -> None:
+        self._params = params
+        self._control_ids = control_ids
+        self._forbidden_ids = forbidden_ids
+        self._said = set(input_ids) - control_ids
+        self._random = np.random.default_rng(params.seed)
+
+    def sample(self, logits: FloatArray, allowed: BoolArray | None = None) -> int:
+        """The next token id.
+
+        Args:
+            logits: float32 (vocab_size,), unchanged.
+            allowed: (vocab_size,), True where the request's constraint lets a token be.
+
+        Raises:
+            ModelError: the logits are not numbers, or nothing is allowed.
+        """
+        values = self._penalised(logits)
+        values[self._forbidden_ids] = -np.inf
+        if allowed is not None:
+            values[~allowed] = -np.inf
+        best = int(values.argmax())
+        if not np.isfinite(values[best]):
+            raise ModelError(
+                f"No token can follow: the best logit is {values[best]}.",
+                hint="The model computed NaN or infinity, or the constraint allows nothing here.",
+            )
+        token_id = best if self._params.temperature == 0 else self._draw(values)
+        if token_id not in self._control_ids:
+            self._said.add(token_id)
+        return token_id
+
+    def _penalised(self, logits: FloatArray) -> FloatArray:
+        """A copy, with what was said made less likely (Keskar et al., 2019)."""
+        values = logits.astype(np.float32, copy=True)
+        penalty = np.float32(self._params.repetition_penalty)
+        if penalty != 1 and self._said:
+            said = np.fromiter(self._said, dtype=np.int64, count=len(self._said))
+            old = values[said]
+            values[said] = np.where(old > 0, old / penalty, old * penalty)
+        return values
+
+    def _draw(self, values: FloatArray) -> int:
+        """One id from the softmax of what temperature, top_k, top_p and min_p leave over.
+
+        Candidates are in descending order of probability, ties by id, so a seed gives the same ids everywhere.
+        """
+        params = self._params
+        if 0 < params.top_k < len(values):
+            floor = np.partition(values, len(values) - params.top_k)[len(values) - params.top_k]
+            ids = np.flatnonzero(values >= max(floor, np.finfo(np.float32).min))
+        else:
+            ids = np.flatnonzero(np.isfinite(values))
+        ids = ids[np.argsort(-values[ids], kind="stable")]
+        if params.top_k:
+            ids = ids[: params.top_k]
+        scaled = values[ids].astype(np.float64) / params.temperature
+        probs = np.exp(scaled - scaled[0])
+        probs /= probs.sum()
+        keep = len(probs)
+        if params.top_p < 1:
+            keep = min(keep, int(np.searchsorted(np.cumsum(probs), params.top_p)) + 1)
+        if params.min_p > 0:
+            keep = min(keep, int(np.count_nonzero(probs >= params.min_p * probs[0])))
+        cumulative = np.cumsum(probs[:keep])
+        place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        return int(ids[min(place, keep - 1)])

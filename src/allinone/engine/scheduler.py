@@ -1,0 +1,81 @@
+"""Which chunks run in the next step. Decides order and amount only: what a chunk is depends on its request alone.
+
+Order: whoever was passed over too often, then tokens of running streams, then prefixes that requests wait for, then
+short label requests (shortest first), then other prefills in order of arrival; up to the batch budget, of which running
+streams leave one prefill chunk to those who wait. So nobody starves, and no batch is ever empty while there is work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from allinone.backends.base import Chunk
+from allinone.engine.prefix_cache import Prefix
+from allinone.engine.running import Running
+
+MAX_SKIPPED_STEPS = 8
+Owner: TypeAlias = Running | Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A chunk and whose it is; `is_decode`: it continues an answer rather than taking in a prompt."""
+
+    owner: Owner
+    chunk: Chunk
+    is_decode: bool
+
+
+def schedule(
+    running: Sequence[Running], prefixes: Sequence[Prefix], *, max_batch_tokens: int, chunk_tokens: int
+) -> list[Work]:
+    """The next batch; empty only when nobody has anything to feed.
+
+    Args:
+        running: admitted requests, oldest first; those passed over are counted in `num_skipped`.
+        prefixes: those that are not ready.
+        max_batch_tokens: most tokens in the batch.
+        chunk_tokens: most tokens of a prefill chunk; at most `max_batch_tokens`.
+    """
+    wishes: list[tuple[tuple[int, int, int], Owner]] = [
+        (_rank(owner, place), owner) for place, owner in enumerate(running)
+    ]
+    wishes += [((_PREFIX, 0, place), prefix) for place, prefix in enumerate(prefixes)]
+    wishes.sort(key=lambda wish: wish[0])
+    left_to_prefill = chunk_tokens if any(rank[0] > _DECODE for rank, _ in wishes) else 0
+    batch: list[Work] = []
+    budget = max_batch_tokens
+    for rank, owner in wishes:
+        usable = budget - left_to_prefill if rank[0] == _DECODE else budget
+        num_tokens, is_passed_over = _take(owner, batch, usable, chunk_tokens)
+        budget -= num_tokens
+        if isinstance(owner, Running):
+            owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
+    return batch
+
+
+def _take(owner: Owner, batch: list[Work], budget: int, chunk_tokens: int) -> tuple[int, bool]:
+    """Add what fits of an owner's chunks: tokens added, and whether something did not fit. The first chunk of a batch
+    always fits.
+    """
+    num_tokens = 0
+    is_request = isinstance(owner, Running)
+    for chunk in owner.next_chunks(chunk_tokens) if is_request else [owner.next_chunk(chunk_tokens)]:
+        if batch and num_tokens + len(chunk.input_ids) > budget:
+            return num_tokens, True
+        batch.append(Work(owner, chunk, is_request and not owner.is_prefilling))
+        num_tokens += len(chunk.input_ids)
+    return num_tokens, False
+
+
+_OVERDUE, _DECODE, _PREFIX, _LABEL, _PREFILL = range(5)
+
+
+def _rank(owner: Running, place: int) -> tuple[int, int, int]:
+    if owner.num_skipped > MAX_SKIPPED_STEPS:
+        return _OVERDUE, 0, place
+    if not owner.is_prefilling:
+        return _DECODE, -owner.num_skipped, place
+    return (_LABEL, owner.num_to_feed, place) if owner.is_short else (_PREFILL, 0, place)

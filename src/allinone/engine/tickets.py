@@ -1,0 +1,183 @@
+"""The two ends of a request: what the caller holds (a ticket or a stream) and what the engine thread writes to.
+
+The engine never holds the caller's end, so an abandoned stream is collected, and its collection cancels the request.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Generic, TypeAlias, TypeVar
+
+from allinone.engine.requests import Generation, LabelScores, TokenEvent
+from allinone.errors import DeadlineExceeded, StreamConsumed
+
+T = TypeVar("T")
+
+
+class Outlet:
+    """The engine's end, common part. Closed exactly once, by an answer or by an error."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """Ask the engine to drop the request; it does so before its next step."""
+        self.is_cancelled = True
+
+    def fail(self, error: BaseException) -> None:
+        """End the request with an error."""
+        raise NotImplementedError
+
+
+class Promise(Outlet, Generic[T]):
+    """Engine's end of a request with one answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done = threading.Event()
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def resolve(self, value: T) -> None:
+        """Give the answer."""
+        self._value = value
+        self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the request with an error."""
+        self._error = error
+        self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        """The answer, or an error, is there."""
+        return self._done.is_set()
+
+    def wait(self, timeout_s: float | None) -> T:
+        """The answer; raises the request's error, or DeadlineExceeded when it is not there in time."""
+        if not self._done.wait(timeout_s):
+            raise DeadlineExceeded(
+                f"No answer after waiting {timeout_s} s.", hint="The request goes on: wait again, or cancel() it."
+            )
+        if self._error is not None:
+            raise self._error
+        return self._value  # pyright: ignore[reportReturnType]  # PrefillTicket's answer is None
+
+
+class Ticket(Generic[T]):
+    """The caller's end of a request with one answer."""
+
+    def __init__(self, promise: Promise[T]) -> None:
+        self._promise = promise
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the answer, at most `timeout` seconds; may be called again.
+
+        Raises:
+            DeadlineExceeded: the request's own deadline passed, or `timeout` did.
+            Cancelled: the request was cancelled or the engine closed.
+            AllInOneError: whatever else ended the request.
+        """
+        return self._promise.wait(timeout)
+
+    def cancel(self) -> None:
+        """Drop the request; `result` then raises Cancelled. Does nothing once it is answered."""
+        self._promise.cancel()
+
+    @property
+    def is_done(self) -> bool:
+        """An answer, or an error, is there."""
+        return self._promise.is_done
+
+
+ScoreTicket: TypeAlias = Ticket[LabelScores]
+PrefillTicket: TypeAlias = Ticket[None]
+
+
+class Channel(Outlet):
+    """Engine's end of a stream: events in order, then none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events: queue.SimpleQueue[TokenEvent | BaseException] = queue.SimpleQueue()
+        self.is_closed = False
+
+    def publish(self, event: TokenEvent) -> None:
+        """Hand one event to the consumer; one with a finish_reason is the last."""
+        self._events.put(event)
+        self.is_closed = event.finish_reason is not None
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error."""
+        self._events.put(error)
+        self.is_closed = True
+
+    def next_event(self) -> TokenEvent | BaseException:
+        """Block until the next event, or the error that ends the stream."""
+        return self._events.get()
+
+
+class Stream:
+    """The caller's end of a generation: an iterator of token events; as with any iterator, what was read is gone.
+
+    Dropping it (leaving the loop of `for event in engine.stream(…)`, garbage collection, the end of a `with` block)
+    cancels the request and gives its memory back.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._is_taken = False
+        self._is_ended = False
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        return self
+
+    def __next__(self) -> TokenEvent:
+        self._is_taken = True
+        if self._is_ended:
+            raise StopIteration
+        event = self._channel.next_event()
+        if isinstance(event, BaseException):
+            self._is_ended = True
+            raise event
+        self._is_ended = event.finish_reason is not None
+        return event
+
+    def result(self) -> Generation:
+        """Drain the stream.
+
+        Raises:
+            StreamConsumed: some of it was read before.
+            AllInOneError: whatever ended it, if not a finish_reason.
+        """
+        if self._is_taken:
+            raise StreamConsumed("This stream was already read.", hint="Keep the events, or submit the request again.")
+        return Generation.from_events(list(self))
+
+    @property
+    def is_done(self) -> bool:
+        """The last event is there: reading on does not wait."""
+        return self._channel.is_closed
+
+    def cancel(self) -> None:
+        """Stop generating; the stream ends with finish_reason "cancelled" and keeps the text so far."""
+        self._channel.cancel()
+
+    def close(self) -> None:
+        """Cancel, and read no more."""
+        self._is_ended = True
+        self._channel.cancel()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._channel.cancel()
+
+
+AnyTicket: TypeAlias = ScoreTicket | PrefillTicket | Stream

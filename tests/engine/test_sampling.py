@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from allinone.backends.base import FloatArray
+from allinone.engine.requests import SamplingParams
+from allinone.engine.sampling import Sampler, check_sampling
+from allinone.errors import InvalidInput, ModelError
+
+LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], dtype=np.float32))
+
+
+def sampler(params: SamplingParams, *, input_ids: tuple[int, ...] = (), forbidden: tuple[int, ...] = ()) -> Sampler:
+    return Sampler(
+        params,
+        input_ids=input_ids,
+        control_ids=frozenset({4}),
+        forbidden_ids=np.array(forbidden, dtype=np.int64),
+    )
+
+
+def draw(params: SamplingParams, *, num: int = 20_000, logits: FloatArray = LOGITS) -> np.ndarray:
+    """Share of each id among many draws."""
+    one = sampler(params)
+    return np.bincount([one.sample(logits) for _ in range(num)], minlength=len(logits)) / num
+
+
+def test_sampler_is_greedy_at_temperature_zero_and_takes_the_first_at_a_tie() -> None:
+    """Repeatable answers are the default."""
+    assert sampler(SamplingParams(top_k=2, seed=1)).sample(LOGITS) == 0
+    assert sampler(SamplingParams()).sample(np.array([0, 3, 3, 1], dtype=np.float32)) == 1
+
+
+def test_sampler_draws_from_the_softmax() -> None:
+    """Frequencies match probabilities, at temperature 1 and 2."""
+    np.testing.assert_allclose(draw(SamplingParams(temperature=1, seed=0)), np.exp(LOGITS), atol=0.015)
+    warm = np.exp(LOGITS / 2)
+    np.testing.assert_allclose(draw(SamplingParams(temperature=2, seed=0)), warm / warm.sum(), atol=0.015)
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [
+        (SamplingParams(temperature=1, seed=0, top_k=2), [0, 1]),
+        (SamplingParams(temperature=1, seed=0, top_p=0.7), [0, 1]),
+        (SamplingParams(temperature=1, seed=0, top_p=0.71), [0, 1, 2]),
+        (SamplingParams(temperature=1, seed=0, top_p=1e-9), [0]),
+        (SamplingParams(temperature=1, seed=0, min_p=0.3), [0, 1, 2]),
+        (SamplingParams(temperature=1, seed=0, top_k=4, top_p=0.99, min_p=0.2), [0, 1, 2, 3]),
+        (SamplingParams(temperature=1, seed=0, top_k=99), [0, 1, 2, 3, 4]),
+    ],
+)
+def test_sampler_keeps_what_top_k_top_p_and_min_p_say(params: SamplingParams, kept: list[int]) -> None:
+    """Nothing else is ever drawn, and what is kept keeps its proportions."""
+    shares = draw(params, num=5_000)
+    assert np.flatnonzero(shares).tolist() == kept
+    expected = np.exp(LOGITS[kept]) / np.exp(LOGITS[kept]).sum()
+    np.testing.assert_allclose(shares[kept], expected, atol=0.03)
+
+
+def test_sampler_repeats_itself_with_a_seed_and_not_without() -> None:
+    """Each request has its own generator: neighbours cannot shift it."""
+    logits = np.zeros(1000, dtype=np.float32)
+
+    def ids(seed: int | None) -> list[int]:
+        one = sampler(SamplingParams(temperature=1, seed=seed))
+        return [one.sample(logits) for _ in range(20)]
+
+    assert ids(5) == ids(5) != ids(6)
+    assert ids(None) != ids(None)
+
+
+def test_sampler_penalises_what_was_said_but_never_control_ids() -> None:
+    """A turn must stay as easy to end as it was."""
+    logits = np.array([2.0, 1.9, -1.0, -1.1, 1.95], dtype=np.float32)
+    penal = SamplingParams(repetition_penalty=1.2)
+    assert sampler(penal).sample(logits) == 0
+    assert sampler(penal, input_ids=(0,)).sample(logits) == 4
+    assert sampler(penal, input_ids=(0, 4)).sample(logits) == 4
+    twice = sampler(penal)
+    assert [twice.sample(logits), twice.sample(logits)] == [0, 4]
+    negative = np.array([-1.0, -1.1, -9, -9, -9], dtype=np.float32)
+    assert sampler(penal, input_ids=(0,)).sample(negative) == 1
+    assert logits[0] == 2.0, "the logits belong to the backend and stay as they are"
+
+
+def test_sampler_never_chooses_forbidden_or_masked_ids() -> None:
+    """Control tokens stay out of answers, constraints hold at every temperature."""
+    for params in (SamplingParams(), SamplingParams(temperature=5, seed=0, top_k=4)):
+        one = sampler(params, forbidden=(0, 1))
+        allowed = np.array([True, True, True, False, True])
+        assert {one.sample(LOGITS, allowed) for _ in range(300)} <= {2, 4}
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_sampler_refuses_logits_that_are_not_numbers(bad: float) -> None:
+    """A broken model must not quietly say token 0."""
+    with pytest.raises(ModelError, match="No token can follow"):
+        sampler(SamplingParams()).sample(np.full(5, bad, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(temperature=-0.1),
+        SamplingParams(temperature=float("nan")),
+        SamplingParams(top_k=-1),
+        SamplingParams(top_p=0),
+        SamplingParams(top_p=1.1),
+        SamplingParams(min_p=-0.1),
+        SamplingParams(repetition_penalty=0),
+        SamplingParams(max_tokens=0),
+        SamplingParams(seed=-1),
+        SamplingParams(stop=("",)),
+    ],
+)
+def test_check_sampling_names_the_parameter_and_its_range(params: SamplingParams) -> None:
+    """Bad options are never swallowed."""
+    changed = next(
+        name for name in SamplingParams.__slots__ if getattr(params, name) != getattr(SamplingParams(), name)
+    )
+    with pytest.raises(InvalidInput, match=changed) as caught:
+        check_sampling(params)
+    assert caught.value.hint is not None and changed in caught.value.hint
