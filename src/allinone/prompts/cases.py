@@ -1,0 +1,217 @@
+"""`NAME.tests.yaml`: what a task should answer to which input, in promptfoo's key names.
+
+Owns reading cases and checking an answer against them. Runs nothing: `allinone tasks check` gives it results. Every
+type of `ASSERTIONS` may have `not-` before it; `label`, `max-length` and `language` are ours, the others promptfoo's.
+Source: https://promptfoo.dev/docs/configuration/expected-outputs/deterministic/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from allinone.errors import did_you_mean
+from allinone.prompts.files import decode_text, read_bytes
+from allinone.prompts.prompt_file import PromptFile
+from allinone.prompts.yaml_source import Entry, parse_yaml
+from allinone.types import Result
+
+CASES_SUFFIX = ".tests.yaml"
+_NOT = "not-"
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_LATIN_WORD = re.compile(r"[A-Za-z]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assertion:
+    """One demand on an answer, as the file has it."""
+
+    type: str
+    value: Any = None
+    line: int = 0
+
+    def find_failure(self, result: Result) -> str | None:
+        """Why the answer does not meet the demand; None if it does."""
+        is_negated = self.type.startswith(_NOT)
+        holds = _CHECKS[self.type.removeprefix(_NOT)](result, self.value)
+        if holds != is_negated:
+            return None
+        wanted = "" if self.value is None else f" {self.value!r}"
+        return f"{self.type}{wanted}: got {answer_text(result)!r:.200}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One input and what its answer must meet.
+
+    Attributes:
+        vars: the task's variables; `text` among them.
+        metadata: whatever the author wants to filter by.
+        line: where the case begins in its file.
+    """
+
+    vars: Mapping[str, Any]
+    assertions: tuple[Assertion, ...]
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    line: int = 0
+
+
+def answer_text(result: Result) -> str:
+    """The answer as text: the label of a label task, the text of others."""
+    return result.label or "" if result.kind == "label" else result.text or ""
+
+
+def check_case(case: Case, result: Result) -> list[str]:
+    """What is wrong with an answer, one line for each demand that it does not meet; empty if it is right."""
+    return [failure for assertion in case.assertions if (failure := assertion.find_failure(result)) is not None]
+
+
+def find_cases(prompt: PromptFile) -> Path | None:
+    """The cases file of a prompt: its variant's own (`sentiment.en.tests.yaml`), else that of its name."""
+    for name in (prompt.full_name, prompt.name):
+        path = prompt.path.with_name(name + CASES_SUFFIX)
+        if path.is_file():
+            return path
+    return None
+
+
+def load_cases(path: Path, prompt: PromptFile | None = None) -> tuple[Case, ...]:
+    """Read a cases file.
+
+    Args:
+        path: the file.
+        prompt: the task it belongs to; the variables of each case are then checked against its inputs.
+
+    Raises:
+        PromptNotFound: no such file. PromptError: anything wrong with it, with line and key.
+    """
+    document = parse_yaml(decode_text(read_bytes(path), path=path), path=str(path))
+    fields = document.fields(("defaultTest", "tests"))
+    if "tests" not in fields or not fields["tests"].items():
+        raise document.error("There are no cases.", hint="write `tests:` and under it `- vars: {text: …}`")
+    every = fields["defaultTest"].fields(("assert",)) if "defaultTest" in fields else {}
+    common = tuple(_parse_assertion(item) for item in every["assert"].items()) if "assert" in every else ()
+    return tuple(_parse_case(entry, prompt, common) for entry in fields["tests"].items())
+
+
+def _parse_case(entry: Entry, prompt: PromptFile | None, common: tuple[Assertion, ...]) -> Case:
+    fields = entry.fields(("description", "vars", "assert", "metadata"))
+    own = tuple(_parse_assertion(item) for item in fields["assert"].items()) if "assert" in fields else ()
+    if "vars" not in fields or not own:
+        raise entry.error("A case needs 'vars' and at least one 'assert' of its own.")
+    variables = {name: _variable(name, value, prompt) for name, value in fields["vars"].fields().items()}
+    if prompt is not None:
+        for name, declared in prompt.inputs.items():
+            if name not in variables and not declared.is_optional and name not in prompt.defaults:
+                raise fields["vars"].error(f"Task {prompt.full_name!r} needs the variable {name!r}.")
+    metadata = fields["metadata"].fields() if "metadata" in fields else {}
+    return Case(
+        vars=variables,
+        assertions=(*own, *common),
+        description=fields["description"].text() if "description" in fields else "",
+        metadata={key: value.plain() for key, value in metadata.items()},
+        line=entry.line,
+    )
+
+
+def _variable(name: str, value: Entry, prompt: PromptFile | None) -> object:
+    if prompt is None:
+        return value.raw if value.is_scalar else value.plain()
+    if name not in prompt.inputs:
+        known = did_you_mean(name, prompt.inputs, noun="Declared")
+        raise value.error(f"Task {prompt.full_name!r} has no variable {name!r}. {known}")
+    declared = prompt.inputs[name]
+    plain = value.raw if declared.type == "string" and value.is_scalar else value.plain()
+    if (problem := declared.find_problem(plain)) is not None:
+        raise value.error(problem)
+    return plain
+
+
+def _parse_assertion(entry: Entry) -> Assertion:
+    fields = entry.fields(("type", "value"))
+    if "type" not in fields:
+        raise entry.error("An assertion needs a 'type'.", hint=f"one of {', '.join(ASSERTIONS)}")
+    type_ = fields["type"].text()
+    base = type_.removeprefix(_NOT)
+    if base not in ASSERTIONS:
+        raise fields["type"].error(f"Unknown assertion type {type_!r}. {did_you_mean(base, ASSERTIONS)}")
+    value = fields.get("value")
+    if (value is None) != (base == "is-json"):
+        wants = "takes no 'value'" if value is not None else "needs a 'value'"
+        raise entry.error(f"The assertion {type_!r} {wants}.")
+    return Assertion(type=type_, value=None if value is None else _VALUES[base](value), line=entry.line)
+
+
+def _regex(entry: Entry) -> str:
+    pattern = entry.text()
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise entry.error(f"{pattern!r} is not a regular expression: {error}.") from error
+    return pattern
+
+
+def _texts(entry: Entry) -> tuple[str, ...]:
+    texts = entry.texts()
+    if not texts:
+        raise entry.error(f"{entry.key} is an empty list.")
+    return texts
+
+
+def _any_value(entry: Entry) -> object:
+    return entry.raw if entry.is_scalar else entry.plain()
+
+
+def _equals(result: Result, value: Any) -> bool:
+    return answer_text(result) == value if isinstance(value, str) else result.data == value
+
+
+def _is_json(result: Result, value: Any) -> bool:
+    try:
+        json.loads(answer_text(result))
+    except ValueError:
+        return False
+    return True
+
+
+def _language(result: Result, value: Any) -> bool:
+    """Which script prevails: Chinese characters against Latin words, each about a word's worth."""
+    num_han, num_latin = len(_HAN.findall(answer_text(result))), len(_LATIN_WORD.findall(answer_text(result)))
+    return num_han > num_latin if value == "zh" else num_latin > num_han
+
+
+_CHECKS: dict[str, Callable[[Result, Any], bool]] = {
+    "equals": _equals,
+    "contains": lambda result, value: value in answer_text(result),
+    "icontains": lambda result, value: value.casefold() in answer_text(result).casefold(),
+    "contains-any": lambda result, value: any(text in answer_text(result) for text in value),
+    "contains-all": lambda result, value: all(text in answer_text(result) for text in value),
+    "icontains-any": lambda result, value: any(text.casefold() in answer_text(result).casefold() for text in value),
+    "icontains-all": lambda result, value: all(text.casefold() in answer_text(result).casefold() for text in value),
+    "starts-with": lambda result, value: answer_text(result).startswith(value),
+    "regex": lambda result, value: re.search(value, answer_text(result)) is not None,
+    "is-json": _is_json,
+    "label": lambda result, value: value in (result.label, result.name),
+    "max-length": lambda result, value: len(answer_text(result)) <= value,
+    "language": _language,
+}
+_VALUES: dict[str, Callable[[Entry], Any]] = {
+    "equals": _any_value,
+    "contains": Entry.text,
+    "icontains": Entry.text,
+    "contains-any": _texts,
+    "contains-all": _texts,
+    "icontains-any": _texts,
+    "icontains-all": _texts,
+    "starts-with": Entry.text,
+    "regex": _regex,
+    "label": Entry.text,
+    "max-length": lambda entry: entry.integer(minimum=0),
+    "language": lambda entry: entry.choice(("zh", "en")),
+}
+ASSERTIONS = tuple(_CHECKS)
