@@ -1,7 +1,7 @@
 """From a model's name to a running backend: locate, import once if needed, load.
 
-The `onnx` backend runs compiled folders only; a GGUF or safetensors model is imported into the user's cache on its first
-use and found there afterwards. Above: the runtime and the command line. Below: `models/` and `backends/`.
+The `onnx` backend runs compiled folders only; a GGUF or safetensors model is imported into the user's cache on first
+use, and found there afterwards. Above: the runtime and the command line. Below: `models/` and `backends/`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from allinone.config import Settings
 from allinone.errors import ConfigError, UsageError
 from allinone.models.chat_template import ChatTemplate
 from allinone.models.locate import ModelLocation, locate_model
-from allinone.models.tokenizer import Tokenizer
+from allinone.models.tokenizer import BpeTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from allinone.backends.onnx.manifest import Manifest
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 BackendName = Literal["onnx", "transformers", "fake"]
 BACKENDS: tuple[BackendName, ...] = ("onnx", "transformers", "fake")
+_CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
 ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 
 
@@ -61,7 +65,8 @@ def load_model(
         backend: one of `BACKENDS`.
         num_threads: the physical cores where None.
         quantization: of the onnx backend.
-        dtype, compile: of the transformers backend.
+        dtype: of the transformers backend.
+        compile: `torch.compile`, of the transformers backend.
         on_progress: (step, done, total) while the model is imported.
 
     Raises:
@@ -124,7 +129,7 @@ def _load_onnx(
         name=backend.info.model,
         quantization=backend.info.quantization,
         backend=backend,
-        tokenizer=Tokenizer.load(folder),
+        tokenizer=BpeTokenizer.load(folder, vocab_size=backend.info.vocab_size),
         template=ChatTemplate.load(folder),
         path=folder,
     )
@@ -149,7 +154,7 @@ def _load_transformers(
 
 
 def _load_fake() -> LoadedModel:
-    from allinone.backends.fake import ByteTokenizer, FakeBackend, chatml_template
+    from allinone.backends.fake import ByteTokenizer, FakeBackend
 
     tokenizer = ByteTokenizer()
     return LoadedModel(
@@ -157,5 +162,5 @@ def _load_fake() -> LoadedModel:
         quantization="float32",
         backend=FakeBackend(vocab_size=tokenizer.vocab_size),
         tokenizer=tokenizer,
-        template=chatml_template(),
+        template=ChatTemplate(_CHATML, name="fake"),
     )

@@ -6,8 +6,8 @@ cache, and turns task names and texts into results.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -16,11 +16,12 @@ from allinone.engine.engine import Engine, EngineStats
 from allinone.engine.result_cache import ResultCache
 from allinone.errors import AllInOneError, UsageError
 from allinone.loading import LoadedModel, ProgressCallback, load_model
-from allinone.pipelines.reply import Conversation, Reply, start_reply
+from allinone.pipelines.conversation import Conversation
+from allinone.pipelines.reply import Reply
 from allinone.prompts.library import LibraryEvent, PromptLibrary
 from allinone.prompts.prompt_file import PromptFile
 from allinone.tasks.encoder import PromptEncoder
-from allinone.tasks.run import Pending, TaskStream, start, stream
+from allinone.tasks.run import Pending, TaskStream, run_many, start, stream
 from allinone.tasks.task import prepare_call
 from allinone.types import Message, Result
 
@@ -46,11 +47,9 @@ class AllInOne:
         self.model = model
         self.tasks = library
         self.language = language
-        self.engine = Engine(
-            model.backend, model.tokenizer, max_cached_tokens=max_cached_tokens, max_queue=max_queue
-        )
+        self.engine = Engine(model.backend, model.tokenizer, max_cached_tokens=max_cached_tokens, max_queue=max_queue)
         self.encoder = PromptEncoder(model.tokenizer, model.template)
-        self.results = ResultCache(max_entries=max_cached_results)
+        self.results: ResultCache[Result] = ResultCache(max_entries=max_cached_results)
 
     @classmethod
     def load(
@@ -79,7 +78,8 @@ class AllInOne:
             quantization: of the onnx backend.
             cache: keep results of label and greedy tasks (LRU).
             language: "en" prefers the English variant of the chat and its mood (`chat.en`, `sentiment.en`).
-            dtype, compile: of the transformers backend.
+            dtype: of the transformers backend.
+            compile: `torch.compile`, of the transformers backend.
             on_progress: called with (step, done, total) while a model is imported the first time.
             on_library_event: called when a task file is reloaded, broken or removed.
 
@@ -120,19 +120,32 @@ class AllInOne:
             **variables: further variables that the task's file declares.
 
         Raises:
-            UnknownTask, InvalidInput, ContextLengthExceeded, PromptError, DeadlineExceeded, OutputParseError, QueueFull.
+            UnknownTask, InvalidInput, ContextLengthExceeded, PromptError, DeadlineExceeded, OutputParseError,
+            QueueFull.
         """
-        return self._start(task, {**variables, "text": text}, labels, history, deadline_s).result()
+        return self._start(self._prompt(task), {**variables, "text": text}, labels, history, deadline_s).result()
 
     @overload
     def map(
-        self, task: str, texts: Iterable[Item], *, labels: Sequence[str] | None = None, deadline_s: float | None = None,
-        window: int = 64, on_error: Literal["raise"] = "raise",
+        self,
+        task: str,
+        texts: Iterable[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        deadline_s: float | None = None,
+        window: int = 64,
+        on_error: Literal["raise"] = "raise",
     ) -> Iterator[Result]: ...
     @overload
     def map(
-        self, task: str, texts: Iterable[Item], *, labels: Sequence[str] | None = None, deadline_s: float | None = None,
-        window: int = 64, on_error: Literal["return"],
+        self,
+        task: str,
+        texts: Iterable[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        deadline_s: float | None = None,
+        window: int = 64,
+        on_error: Literal["return"],
     ) -> Iterator[Result | AllInOneError]: ...
     def map(
         self,
@@ -149,40 +162,17 @@ class AllInOne:
         Args:
             task: name of a task.
             texts: strings, or mappings with `text` and further variables.
-            labels, deadline_s: as for `run`, for each input.
+            labels: as for `run`.
+            deadline_s: for each input, from its submission.
             window: most inputs in flight.
             on_error: "return" yields the error of a bad input in its place and goes on.
         """
         if window < 1:
             raise UsageError(f"window must be at least 1, got {window}.")
         prompt = self._prompt(task)
-        in_flight: deque[Pending | AllInOneError] = deque()
-
-        def settle(entry: Pending | AllInOneError) -> Result | AllInOneError:
-            try:
-                if isinstance(entry, AllInOneError):
-                    raise entry
-                return entry.result()
-            except AllInOneError as error:
-                if on_error == "raise":
-                    raise
-                return error
-
-        try:
-            for item in texts:
-                try:
-                    variables: Mapping[str, Any] = {"text": item} if isinstance(item, str) else item
-                    in_flight.append(self._start_prompt(prompt, variables, labels, (), deadline_s))
-                except AllInOneError as error:
-                    in_flight.append(error)
-                while len(in_flight) >= window or (in_flight and _is_settled(in_flight[0])):
-                    yield settle(in_flight.popleft())
-            while in_flight:
-                yield settle(in_flight.popleft())
-        finally:
-            for entry in in_flight:
-                if isinstance(entry, Pending):
-                    entry.cancel()
+        variables = ({"text": item} if isinstance(item, str) else item for item in texts)
+        starts = (partial(self._start, prompt, given, labels, (), deadline_s) for given in variables)
+        return run_many(starts, window=window, on_error=on_error)
 
     def stream(
         self,
@@ -199,9 +189,16 @@ class AllInOne:
         )
         return stream(call, self.encoder, self.engine, model=self.model.full_name)
 
-    def conversation(self, task: str | None = None) -> Conversation:
+    def conversation(self) -> Conversation:
         """An empty conversation for `reply`."""
-        return Conversation(self._prompt(task or self._localised("chat")), self.encoder, self.engine)
+        return Conversation(
+            self._prompt(self._localised("chat")),
+            self._prompt(self._localised("sentiment")),
+            encoder=self.encoder,
+            engine=self.engine,
+            max_context_tokens=self.model.backend.info.max_context_tokens,
+            model=self.model.full_name,
+        )
 
     def reply(self, text: str, conversation: Conversation | None = None, *, deadline_s: float | None = None) -> Reply:
         """Judge the mood of `text`, then stream a reply that knows it.
@@ -210,24 +207,13 @@ class AllInOne:
             text: what the user said.
             conversation: from `conversation()`; without one the reply stands alone.
             deadline_s: seconds from now, for the mood and the reply together.
+
+        Raises:
+            InvalidInput, ContextLengthExceeded, DeadlineExceeded, QueueFull: the conversation is as it was before.
         """
-        alone = conversation is None
-        conversation = conversation or self.conversation()
-        try:
-            return start_reply(
-                text,
-                mood_task=self._prompt(self._localised("sentiment")),
-                conversation=conversation,
-                encoder=self.encoder,
-                engine=self.engine,
-                model=self.model.full_name,
-                deadline_s=deadline_s,
-                close_when_done=alone,
-            )
-        except BaseException:
-            if alone:
-                conversation.close()
-            raise
+        if conversation is not None:
+            return conversation.reply(text, deadline_s=deadline_s)
+        return self.conversation().reply(text, deadline_s=deadline_s, is_last=True)
 
     def stats(self) -> EngineStats:
         """Counters of the engine."""
@@ -256,27 +242,11 @@ class AllInOne:
 
     def _start(
         self,
-        task: str,
-        variables: Mapping[str, Any],
-        labels: Sequence[str] | None,
-        history: Sequence[Message],
-        deadline_s: float | None,
-    ) -> Pending:
-        return self._start_prompt(self._prompt(task), variables, labels, history, deadline_s)
-
-    def _start_prompt(
-        self,
         prompt: PromptFile,
         variables: Mapping[str, Any],
         labels: Sequence[str] | None,
         history: Sequence[Message],
         deadline_s: float | None,
     ) -> Pending:
-        call = prepare_call(
-            prompt, self.encoder, variables, labels=labels, history=history, deadline_s=deadline_s
-        )
+        call = prepare_call(prompt, self.encoder, variables, labels=labels, history=history, deadline_s=deadline_s)
         return start(call, self.encoder, self.engine, self.results, model=self.model.full_name)
-
-
-def _is_settled(entry: Pending | AllInOneError) -> bool:
-    return isinstance(entry, AllInOneError) or entry.is_done()

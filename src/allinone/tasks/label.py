@@ -11,7 +11,9 @@ from allinone.prompts.prompt_file import LabelSpec
 from allinone.tasks.encoder import PromptEncoder
 
 
-def verbalize(labels: Sequence[LabelSpec], encoder: PromptEncoder, *, path: str | None = None) -> dict[str, tuple[int, ...]]:
+def verbalize(
+    labels: Sequence[LabelSpec], encoder: PromptEncoder, *, path: str | None = None
+) -> dict[str, tuple[int, ...]]:
     """Token ids of each label at the answer position, in the order given.
 
     Raises:

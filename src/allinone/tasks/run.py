@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from typing import Literal
 
-from allinone.engine.engine import Engine, GenerateTicket, ScoreTicket
-from allinone.engine.requests import GenerateRequest, ScoreRequest, TokenEvent
+from allinone.engine.engine import Engine
+from allinone.engine.requests import Generation, TokenEvent
 from allinone.engine.result_cache import ResultCache
-from allinone.errors import UsageError
+from allinone.engine.tickets import ScoreTicket, Stream
+from allinone.errors import AllInOneError, QueueFull, StreamConsumed, UsageError
 from allinone.tasks.encoder import PromptEncoder
-from allinone.tasks.task import Call, build_request, read_answer
+from allinone.tasks.task import Call, build_generate_request, build_score_request, read_answer
 from allinone.types import Result, Timings
 
 
@@ -22,16 +25,17 @@ class Pending:
         call: Call,
         *,
         model: str,
-        ticket: ScoreTicket | GenerateTicket | None = None,
+        ticket: ScoreTicket | Stream | None = None,
         result: Result | None = None,
-        keep: tuple[ResultCache, Hashable] | None = None,
+        keep: tuple[ResultCache[Result], Hashable] | None = None,
     ) -> None:
         self._call, self._model = call, model
         self._ticket, self._result, self._keep = ticket, result, keep
 
+    @property
     def is_done(self) -> bool:
         """Whether `result` returns without waiting."""
-        return self._result is not None or (self._ticket is not None and self._ticket.is_done())
+        return self._result is not None or (self._ticket is not None and self._ticket.is_done)
 
     def result(self) -> Result:
         """Wait for the answer and read it."""
@@ -40,7 +44,7 @@ class Pending:
             self._result = read_answer(self._call, self._ticket.result(), model=self._model)
             if self._keep is not None and self._result.finish_reason in ("stop", "length"):
                 cache, key = self._keep
-                cache.put(key, self._result)
+                cache.put(key, self._result, num_bytes=len(repr(key)) + len(repr(self._result)))
         return self._result
 
     def cancel(self) -> None:
@@ -49,7 +53,7 @@ class Pending:
             self._ticket.cancel()
 
 
-def start(call: Call, encoder: PromptEncoder, engine: Engine, results: ResultCache, *, model: str) -> Pending:
+def start(call: Call, encoder: PromptEncoder, engine: Engine, results: ResultCache[Result], *, model: str) -> Pending:
     """Look a call up in the result cache, or submit it.
 
     Only label results and greedy texts are kept: sampled ones are meant to differ.
@@ -59,11 +63,68 @@ def start(call: Call, encoder: PromptEncoder, engine: Engine, results: ResultCac
     """
     is_repeatable = call.prompt.kind == "label" or call.prompt.config.temperature == 0
     key = _result_key(call, model)
-    if is_repeatable and (found := results.find(key)) is not None:
+    if is_repeatable and (found := results.get(key)) is not None:
         return Pending(call, model=model, result=replace(found, cached=True, timings=Timings()))
-    request = build_request(call, encoder)
-    ticket = engine.submit(request)[0]
+    (ticket,) = (
+        engine.submit(build_score_request(call, encoder))
+        if call.prompt.kind == "label"
+        else engine.submit(build_generate_request(call, encoder))
+    )
     return Pending(call, model=model, ticket=ticket, keep=(results, key) if is_repeatable else None)
+
+
+def run_many(
+    starts: Iterable[Callable[[], Pending]], *, window: int, on_error: Literal["raise", "return"]
+) -> Iterator[Result | AllInOneError]:
+    """Answers in the order of `starts`, with up to `window` of them under way; what is left is cancelled at the end.
+
+    A full queue is waited out as long as an answer of our own is due: that frees a place.
+
+    Args:
+        starts: each begins one call; they are taken lazily.
+        window: most calls under way.
+        on_error: "return" yields the error of a failed call in its place, "raise" ends at it.
+    """
+    under_way: deque[Pending | AllInOneError] = deque()
+
+    def next_answer() -> Result | AllInOneError:
+        entry = under_way.popleft()
+        try:
+            if isinstance(entry, Pending):
+                return entry.result()
+            raise entry
+        except AllInOneError as error:
+            if on_error == "raise":
+                raise
+            return error
+
+    try:
+        for begin in starts:
+            while (entry := _begin(begin, can_wait=bool(under_way))) is None:
+                yield next_answer()
+            under_way.append(entry)
+            while len(under_way) >= window or (under_way and _is_settled(under_way[0])):
+                yield next_answer()
+        while under_way:
+            yield next_answer()
+    finally:
+        for entry in under_way:
+            if isinstance(entry, Pending):
+                entry.cancel()
+
+
+def _begin(begin: Callable[[], Pending], *, can_wait: bool) -> Pending | AllInOneError | None:
+    """A call under way, its error, or None when the queue is full and waiting helps."""
+    try:
+        return begin()
+    except QueueFull as error:
+        return None if can_wait else error
+    except AllInOneError as error:
+        return error
+
+
+def _is_settled(entry: Pending | AllInOneError) -> bool:
+    return isinstance(entry, AllInOneError) or entry.is_done
 
 
 def _result_key(call: Call, model: str) -> Hashable:
@@ -75,19 +136,30 @@ def _result_key(call: Call, model: str) -> Hashable:
 class TaskStream:
     """The token events of one call; consumed once, then `result` has the whole answer."""
 
-    def __init__(self, call: Call, ticket: GenerateTicket, *, model: str) -> None:
-        self._call, self._ticket, self._model = call, ticket, model
+    def __init__(self, call: Call, events: Stream, *, model: str) -> None:
+        self._call, self._events, self._model = call, events, model
+        self._seen: list[TokenEvent] = []
+        self._is_taken = False
 
     def __iter__(self) -> Iterator[TokenEvent]:
-        """Events as they come; leaving early cancels the request."""
+        """Events as they come; leaving early cancels the request.
+
+        Raises:
+            StreamConsumed: it was iterated before.
+        """
+        if self._is_taken:
+            raise StreamConsumed("This stream was already read.", hint="call `result()` for the whole answer")
+        self._is_taken = True
         try:
-            yield from self._ticket
+            for event in self._events:
+                self._seen.append(event)
+                yield event
         finally:
-            self._ticket.cancel()  # a finished ticket ignores it
+            self.cancel()
 
     def cancel(self) -> None:
-        """Stop generating."""
-        self._ticket.cancel()
+        """Stop generating; a finished stream ignores it. `result` has what was said so far."""
+        self._events.cancel()
 
     def result(self) -> Result:
         """The whole answer; waits for what has not come yet.
@@ -95,7 +167,9 @@ class TaskStream:
         Raises:
             OutputParseError: a json task's output is not complete JSON.
         """
-        return read_answer(self._call, self._ticket.result(), model=self._model)
+        self._is_taken = True
+        self._seen.extend(self._events)
+        return read_answer(self._call, Generation.from_events(self._seen), model=self._model)
 
 
 def stream(call: Call, encoder: PromptEncoder, engine: Engine, *, model: str) -> TaskStream:
@@ -104,10 +178,9 @@ def stream(call: Call, encoder: PromptEncoder, engine: Engine, *, model: str) ->
     Raises:
         UsageError: the task is a label task; its answer is read in one piece.
     """
-    request = build_request(call, encoder)
-    if isinstance(request, ScoreRequest):
+    if call.prompt.kind == "label":
         raise UsageError(
             f"Task {call.prompt.full_name!r} is a label task and has nothing to stream.", hint="use `run` instead"
         )
-    assert isinstance(request, GenerateRequest)
-    return TaskStream(call, engine.submit(request)[0], model=model)
+    (events,) = engine.submit(build_generate_request(call, encoder))
+    return TaskStream(call, events, model=model)

@@ -13,6 +13,7 @@ from typing import Any
 from allinone.engine.requests import GenerateRequest, Generation, LabelScores, SamplingParams, ScoreRequest
 from allinone.errors import ContextLengthExceeded, InvalidInput
 from allinone.prompts.prompt_file import LabelSpec, PromptFile
+from allinone.tasks import json, label
 from allinone.tasks.encoder import PromptEncoder
 from allinone.types import Message, Result, Usage
 
@@ -113,18 +114,20 @@ def sampling_params(prompt: PromptFile, encoder: PromptEncoder) -> SamplingParam
     )
 
 
-def build_request(call: Call, encoder: PromptEncoder) -> ScoreRequest | GenerateRequest:
-    """What a call asks of the engine."""
-    from allinone.tasks import json, label
-
+def build_score_request(call: Call, encoder: PromptEncoder) -> ScoreRequest:
+    """The request of a label call."""
     prompt = encoder.encode(encoder.segments(call.messages()))
-    if call.prompt.kind == "label":
-        return ScoreRequest(
-            prefix_ids=prompt.prefix_ids,
-            input_ids=prompt.input_ids,
-            label_ids=label.verbalize(call.labels, encoder, path=call.prompt.path),
-            deadline_s=call.deadline_s,
-        )
+    return ScoreRequest(
+        prefix_ids=prompt.prefix_ids,
+        input_ids=prompt.input_ids,
+        label_ids=label.verbalize(call.labels, encoder, path=str(call.prompt.path)),
+        deadline_s=call.deadline_s,
+    )
+
+
+def build_generate_request(call: Call, encoder: PromptEncoder) -> GenerateRequest:
+    """The request of a text, json or chat call."""
+    prompt = encoder.encode(encoder.segments(call.messages()))
     sampling = sampling_params(call.prompt, encoder)
     if call.prompt.kind == "json":
         sampling = replace(sampling, constraint=json.constraint(call.prompt))
@@ -139,15 +142,11 @@ def read_answer(call: Call, answer: LabelScores | Generation, *, model: str) -> 
     Raises:
         OutputParseError: a json task's output is not complete JSON.
     """
-    from allinone.tasks import json, label
-
     usage = replace(answer.usage, truncated_tokens=call.truncated_tokens)
     result = _result(call, model, usage)
     if isinstance(answer, LabelScores):
         return replace(result, timings=answer.timings, **label.read(call.labels, answer))
-    result = replace(
-        result, text=answer.text.strip(), finish_reason=answer.finish_reason, timings=answer.timings
-    )
+    result = replace(result, text=answer.text.strip(), finish_reason=answer.finish_reason, timings=answer.timings)
     return replace(result, data=json.read(answer)) if call.prompt.kind == "json" else result
 
 
