@@ -132,7 +132,8 @@ def parse_config(entry: Entry | None) -> GenerationConfig:
 
 
 def _stop(entry: Entry) -> tuple[str, ...]:
-    return entry.texts() if isinstance(entry.content, list) else (entry.text(),)
+    entries = entry.items() if isinstance(entry.content, list) else [entry]
+    return tuple(item.text(may_be_blank=True) for item in entries)
 
 
 _CONFIG: dict[str, Callable[[Entry], Any]] = {

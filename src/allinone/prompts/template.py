@@ -83,7 +83,7 @@ class _Open:
     then: list[Node] | None = None  # of an {{#if}} after its {{else}}
 
 
-_TAG = re.compile(r"\{\{!--.*?--\}\}|\{\{.*?\}\}", re.DOTALL)
+_MAX_DEPTH = 16
 _NAME = re.compile(r"[^\W\d]\w*")
 _BLOCK = re.compile(r"#\s*(\w+)(?:\s+(.*))?", re.DOTALL)
 _ROLE = re.compile(r"role(?:\s+(.*))?", re.DOTALL)
@@ -122,12 +122,10 @@ class _Parser:
 
     def parse(self) -> tuple[Node, ...]:
         position = 0
-        for match in _TAG.finditer(self._body):
-            tag, line = match.group(), self._line(match.start())
+        while (start := self._body.find("{{", position)) >= 0:
+            end = self._tag_end(start)
+            tag, line = self._body[start:end], self._line(start)
             inner = tag[2:-2].strip()
-            if not inner.startswith("!") and "{{" in inner:
-                raise self._error("This {{ is never closed.", line, hint="write }} after the tag")
-            start, end = match.span()
             if inner.startswith(("!", "#", "/")) or inner == "else":
                 start, end = self._standalone(start, end)
             self._add_text(position, start)
@@ -143,12 +141,17 @@ class _Parser:
         return tuple(self._nodes)
 
     def _add_text(self, start: int, end: int) -> None:
-        text = self._body[start:end]
-        stray = text.find("{{")
-        if stray >= 0:
-            raise self._error("This {{ is never closed.", self._line(start + stray), hint="write }} after the tag")
-        if text:
-            self._nodes.append(Text(text, self._line(start)))
+        if start < end:
+            self._nodes.append(Text(self._body[start:end], self._line(start)))
+
+    def _tag_end(self, start: int) -> int:
+        is_long_comment = self._body.startswith("{{!--", start)
+        closing = "--}}" if is_long_comment else "}}"
+        end = self._body.find(closing, start + 2)
+        is_comment = self._body[start + 2 : end].lstrip().startswith("!")
+        if end < 0 or (not is_comment and self._body.find("{{", start + 2, end) >= 0):
+            raise self._error("This {{ is never closed.", self._line(start), hint=f"write {closing} after the tag")
+        return end + len(closing)
 
     def _add_tag(self, tag: str, inner: str, line: int) -> None:
         if inner == "else":
@@ -172,6 +175,8 @@ class _Parser:
             raise self._error(f"Unknown block {{{{#{tag}}}}}. {did_you_mean(tag, ('if', 'each'))}", line, hint=hint)
         if not _NAME.fullmatch(name):
             raise self._error(f"{{{{#{tag}}}}} takes one name, not {name!r}.", line, hint=f"write {{{{#{tag} name}}}}")
+        if len(self._open) == _MAX_DEPTH:
+            raise self._error(f"More than {_MAX_DEPTH} blocks are open here.", line)
         self._open.append(_Open(tag, name, line, self._nodes))
         self._nodes = []
 

@@ -18,23 +18,33 @@ from allinone.errors import PromptError, UnknownKey, did_you_mean
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 _TAG = "tag:yaml.org,2002:"
+_MAX_DEPTH = 32
 
 
 class _Loader(yaml.SafeLoader):
     """Composes nodes only; nothing is ever constructed from a tag."""
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+        event = self.peek_event()
+        self.depth += 1
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)  # pyright: ignore[reportArgumentType]
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem="tags (!name) are not supported", problem_mark=event.start_mark)
+        if self.depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)  # pyright: ignore[reportArgumentType]
+        self.depth -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {}
 for _name, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    ("int", r"^[-+]?[0-9]{1,18}$", list("-+0123456789")),
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), _first)
@@ -87,9 +97,9 @@ class Entry:
             raise self._mismatch("a list")
         return self.content
 
-    def text(self) -> str:
-        """A scalar as text, as it was written; never blank."""
-        if isinstance(self.content, (list, dict)) or self.content is None or not self.raw.strip():
+    def text(self, *, may_be_blank: bool = False) -> str:
+        """A scalar as text, as it was written; never empty."""
+        if not self.is_scalar or not (self.raw if may_be_blank else self.raw.strip()):
             raise self._mismatch("text")
         return self.raw
 
@@ -166,30 +176,26 @@ def parse_yaml(text: str, *, path: str, first_line: int = 1) -> Entry:
         ) from error
     except yaml.YAMLError as error:
         raise PromptError(f"Not valid YAML: {' '.join(str(error).split())}", path=path, line=first_line) from error
-    except RecursionError as error:
-        raise PromptError("The YAML is nested too deeply.", path=path, line=first_line) from error
     if node is None:
         return Entry({}, "", first_line, "", path)
     return _entry(node, key="", path=path, first_line=first_line, key_line=None)
 
 
-_HINT = 'inside {…} and […], put quotes around keys that end in "?" and around text with , : { } [ ] or #'
+_HINT = "inside {…} and […], put quotes around keys and text that have ? , : { } [ ] or #"
 
 
 def _entry(node: yaml.Node, *, key: str, path: str, first_line: int, key_line: int | None) -> Entry:
     """An entry, at the line of its key, which is what people look for; at its own where it has none."""
     line: int = first_line + node.start_mark.line if key_line is None else key_line
-    if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+    if isinstance(node, yaml.MappingNode):
         return Entry(_fields(node, key=key, path=path, first_line=first_line), "", line, key, path)
-    if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+    if isinstance(node, yaml.SequenceNode):
         items = [
             _entry(item, key=f"{key}[{i}]", path=path, first_line=first_line, key_line=None)
             for i, item in enumerate(node.value)
         ]
         return Entry(items, "", line, key, path)
-    if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
-        return Entry(_SCALARS[node.tag](node.value), node.value, line, key, path)
-    raise PromptError(f"The YAML tag {node.tag!r} is not supported.", path=path, line=line, key=key or None)
+    return Entry(_SCALARS[node.tag](node.value), node.value, line, key, path)
 
 
 def _fields(node: yaml.MappingNode, *, key: str, path: str, first_line: int) -> dict[str, Entry]:
