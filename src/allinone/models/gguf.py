@@ -30,6 +30,7 @@ Progress = Callable[[int, int], None]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
+_DEQUANTIZE_ELEMENTS = 1 << 18
 
 _TOP_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -217,8 +218,6 @@ class GgufWeights:
         Raises:
             WeightsMismatch: there is no such tensor, or the file has become shorter since it was opened.
         """
-        from gguf.quants import dequantize
-
         entry = self._entries.get(name)
         if entry is None:
             raise WeightsMismatch(f"{self._file} has no tensor {name!r}")
@@ -226,8 +225,7 @@ class GgufWeights:
         if raw.size != self._sizes[name]:
             raise WeightsMismatch(f"{self._file}: tensor {name!r} has {raw.size:,} of {self._sizes[name]:,} bytes")
         rows = raw.reshape(math.prod(entry.shape[:-1]), -1)
-        values = dequantize(rows, _quantization_type(entry.type_id, self._file))
-        return np.asarray(values, dtype=np.float32).reshape(entry.shape)
+        return _dequantize(rows, _quantization_type(entry.type_id, self._file), entry.shape[-1]).reshape(entry.shape)
 
     def fingerprint(self, progress: Progress | None = None) -> str:
         """SHA-256 of the file, hex."""
@@ -250,6 +248,17 @@ class GgufWeights:
                 hint="take a Q8_0, Q4_K_M or F16 file of the same model",
             ) from error
         return math.prod(entry.shape) // block * block_bytes
+
+
+def _dequantize(rows: NDArray[np.uint8], quantization: Any, num_columns: int) -> NDArray[np.float32]:
+    """Float32 (num_rows, num_columns), a few rows at a time: the library's intermediate arrays stay small."""
+    from gguf.quants import dequantize
+
+    values = np.empty((rows.shape[0], num_columns), dtype=np.float32)
+    step = max(1, _DEQUANTIZE_ELEMENTS // num_columns)
+    for start in range(0, rows.shape[0], step):
+        values[start : start + step] = dequantize(rows[start : start + step], quantization)
+    return values
 
 
 def sha256_files(paths: Iterable[Path], progress: Progress | None = None) -> str:

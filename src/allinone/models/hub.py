@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from allinone.errors import StoreError, WeightsMismatch
+from allinone.errors import StoreError, WeightsMismatch, WeightsNotFound
 from allinone.models.gguf import sha256_files
 from allinone.models.hub_errors import hub_errors, require_online
 from allinone.models.hub_plan import DownloadPlan, HubFile
@@ -51,9 +51,6 @@ def download(plan: DownloadPlan, *, on_progress: PullProgress | None = None) -> 
 
 def _fetch(plan: DownloadPlan, file: HubFile, target: Path, done_before: int, on_progress: PullProgress | None) -> None:
     """One file into `target`, by way of `target.part`, which can be continued."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
 
     def report(num_bytes: int) -> None:
         if file.num_bytes is not None and num_bytes > file.num_bytes:
@@ -72,20 +69,30 @@ def _fetch(plan: DownloadPlan, file: HubFile, target: Path, done_before: int, on
         with part.open("ab") as stream:
             num_bytes = stream.tell() if file.num_bytes is not None else stream.truncate(0)
             report(num_bytes)
-            if num_bytes != file.num_bytes:
-                url = hf_hub_url(plan.hub_id, file.name, revision=plan.revision, endpoint=plan.endpoint)
-                with hub_errors(plan.hub_id, plan.endpoint, file.name), _library_settings():
-                    http_get(
-                        url,
-                        _Reporting(stream, report),  # pyright: ignore[reportArgumentType]
-                        resume_size=num_bytes,
-                        headers=build_hf_headers(),
-                    )
+            while num_bytes != file.num_bytes:
+                try:
+                    _transfer(plan, file, _Reporting(stream, report), num_bytes)
+                    break
+                except WeightsNotFound as error:
+                    before, num_bytes = num_bytes, stream.tell()
+                    if not error.retryable or file.num_bytes is None or num_bytes <= before:
+                        raise  # no connection, or one that brings nothing new
         _check(plan, file, part)
     except WeightsMismatch:
         part.unlink()  # continuing it would fail again
         raise
     part.replace(target)
+
+
+def _transfer(plan: DownloadPlan, file: HubFile, stream: _Reporting, num_bytes: int) -> None:
+    """Append the rest of a file, of which `num_bytes` are here."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(plan.hub_id, file.name, revision=plan.revision, endpoint=plan.endpoint)
+    with hub_errors(plan.hub_id, plan.endpoint, file.name), _library_settings():
+        http_get(url, stream, resume_size=num_bytes, headers=build_hf_headers())  # pyright: ignore[reportArgumentType]
 
 
 def _check(plan: DownloadPlan, file: HubFile, part: Path) -> None:

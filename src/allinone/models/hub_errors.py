@@ -61,7 +61,7 @@ def hub_errors(hub_id: str, endpoint: str, file: str | None = None) -> Generator
 
     Raises:
         UnknownModel: the hub has no such model.
-        WeightsNotFound: gated, refused, unreachable, or the hub is in trouble.
+        WeightsNotFound: gated, refused or unreachable; `retryable` if the connection broke.
         WeightsMismatch: a file is shorter than announced.
     """
     from huggingface_hub import errors
@@ -80,18 +80,20 @@ def hub_errors(hub_id: str, endpoint: str, file: str | None = None) -> Generator
         ) from error
     except errors.HfHubHTTPError as error:
         _raise_for_status(error, hub_id, endpoint, file)
-    except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
-        if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
-            raise
-        raise WeightsNotFound(
-            f"{file or hub_id} could not be fetched from {endpoint}: {error or type(error).__name__}",
-            hint="check the network; HF_ENDPOINT names a mirror; a model folder copied here works by its path",
-        ) from error
-    except ValueError as error:  # an answer that is not JSON
+    except ValueError as error:  # an answer that is not JSON; with older releases of the library also an OSError
         raise WeightsNotFound(
             f"{endpoint} does not answer like a hub: {error}",
             hint="is HF_ENDPOINT right, and no login page in between?",
         ) from error
+    except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
+        if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
+            raise
+        interrupted = WeightsNotFound(
+            f"{file or hub_id} could not be fetched from {endpoint}: {error or type(error).__name__}",
+            hint="check the network; HF_ENDPOINT names a mirror; a model folder copied here works by its path",
+        )
+        interrupted.retryable = True
+        raise interrupted from error
 
 
 def _raise_for_status(error: Any, hub_id: str, endpoint: str, file: str | None) -> NoReturn:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Encoder
 
 # Every kind of character that a pre-tokenizer could swallow or change.
-_PROBE = " A\tb  c\r\n\n 1２3 I'll…\u00a0你好，\u200b世界！e\u0301é 😶‍🌫️ \u202eab <|im_start|> [PAD1] \x00\x7f "
+_PROBE = "A\tb  c\r\n\n 1２3 I'll…\u00a0你好，\u200b世界！e\u0301é 😶‍🌫️ \u202eab <|im_start|> [PAD1] \x00\x7f "
 
 
 @runtime_checkable
