@@ -85,7 +85,8 @@ class KVMemory:
         if running not in self._running:
             return
         self._running.remove(running)
-        running.free_branches()
+        for branch in running.branch_sequences():
+            self._backend.free(branch)
         if running.session is not None:
             self._leave_session(running, running.session, running.session.kv, is_damaged=is_damaged)
         elif running.sequence is not None:
@@ -117,6 +118,21 @@ class KVMemory:
         for kv in tuple(self._resident):
             self.evict(kv)
         self._prefixes.clear()
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError when the books do not match the backend; between steps only."""
+        self._prefixes.check_integrity()
+        assert self.num_tokens <= self._max_tokens, f"{self.num_tokens} tokens exceed {self._max_tokens}"
+        for kv in self._resident:
+            if not kv.is_running:
+                assert kv.sequence is not None, "an idle session without a sequence counts as resident"
+                held = self._backend.num_cached_tokens(kv.sequence)
+                assert held == kv.num_valid, f"a session holds {held} tokens, says {kv.num_valid}"
+                assert held == kv.num_tokens + (0 if kv.prefix is None else len(kv.prefix.ids)), "count is off"
+        own = {running.sequence for running in self._running} | {kv.sequence for kv in self._resident}
+        own |= {sequence for running in self._running for sequence in running.branch_sequences()}
+        expected = len(own - {None}) + len(self._prefixes.prefixes())
+        assert self._backend.num_sequences() == expected, f"{self._backend.num_sequences()} sequences, not {expected}"
 
     def _require_fit(self, running: Running, num_input: int) -> None:
         """Clamp what a request may generate to the room there is in the best case; refuse it when that is none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,9 +151,9 @@ class Running(ABC):
         """The caller wants no answer any more."""
         self.fail(Cancelled("The request was cancelled."))
 
-    def free_branches(self) -> None:
-        """Free sequences beyond `sequence`; most requests make none."""
-        return
+    def branch_sequences(self) -> Sequence[SequenceId]:
+        """Sequences it forked beside `sequence` and has not freed."""
+        return ()
 
     def usage(self, num_output_tokens: int = 0) -> Usage:
         """Token counts so far."""
@@ -207,11 +207,9 @@ class RunningScore(Running):
         self._backend.free(chunk.sequence)
         self._finish_if_complete()
 
-    def free_branches(self) -> None:
-        """Free the forks that are left."""
-        for sequence in self._branches:
-            self._backend.free(sequence)
-        self._branches.clear()
+    def branch_sequences(self) -> Sequence[SequenceId]:
+        """The forks that are left."""
+        return tuple(self._branches)
 
     def _finish_if_complete(self) -> None:
         if self._branches:

@@ -98,27 +98,50 @@ class Sampler:
         return values
 
     def _draw(self, values: FloatArray) -> int:
-        """One id from the softmax of what temperature, top_k, top_p and min_p leave over.
-
-        Candidates are in descending order of probability, ties by id, so a seed gives the same ids everywhere.
-        """
+        """One id from the softmax of what temperature, top_k, top_p and min_p leave over, applied in this order."""
         params = self._params
-        if 0 < params.top_k < len(values):
-            floor = np.partition(values, len(values) - params.top_k)[len(values) - params.top_k]
-            ids = np.flatnonzero(values >= max(floor, np.finfo(np.float32).min))
-        else:
-            ids = np.flatnonzero(np.isfinite(values))
-        ids = ids[np.argsort(-values[ids], kind="stable")]
-        if params.top_k:
-            ids = ids[: params.top_k]
-        scaled = values[ids].astype(np.float64) / params.temperature
-        probs = np.exp(scaled - scaled[0])
-        probs /= probs.sum()
-        keep = len(probs)
-        if params.top_p < 1:
-            keep = min(keep, int(np.searchsorted(np.cumsum(probs), params.top_p)) + 1)
+        scaled = (values.astype(np.float64) - float(values.max())) / params.temperature
+        ids, weights = self._candidates(scaled)
         if params.min_p > 0:
-            keep = min(keep, int(np.count_nonzero(probs >= params.min_p * probs[0])))
-        cumulative = np.cumsum(probs[:keep])
+            ids, weights = ids[weights >= params.min_p], weights[weights >= params.min_p]
+        cumulative = np.cumsum(weights)
         place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        return int(ids[min(place, keep - 1)])
+        return int(ids[min(place, len(ids) - 1)])
+
+    def _candidates(self, scaled: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Ids that top_k and top_p keep, and their weights exp(scaled), of which the largest is 1.
+
+        Where an order matters it is by weight, ties by id, so that a seed gives the same ids everywhere. Sorting a
+        large vocabulary for every token would cost more than computing its logits: only the likely part is sorted, and
+        more of it when that does not hold top_p of the probability.
+        """
+        top_k, top_p = self._params.top_k, self._params.top_p
+        if 0 < top_k < len(scaled):
+            floor = np.partition(scaled, len(scaled) - top_k)[len(scaled) - top_k]
+            ids, weights = _sorted_above(scaled, floor)
+            ids, weights = ids[:top_k], weights[:top_k]
+            return _nucleus(ids, weights, top_p * weights.sum())
+        if top_p == 1:
+            ids = np.flatnonzero(np.isfinite(scaled))
+            return ids, np.exp(scaled[ids])
+        mass, floor = top_p * np.exp(scaled).sum(), -8.0
+        ids, weights = _sorted_above(scaled, floor)
+        while weights.sum() < mass and floor > -1024:
+            floor *= 2
+            ids, weights = _sorted_above(scaled, floor)
+        return _nucleus(ids, weights, mass)
+
+
+def _sorted_above(scaled: NDArray[np.float64], floor: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids whose scaled logit is finite and at least `floor`, likeliest first, and their weights."""
+    ids = np.flatnonzero(scaled >= max(floor, np.finfo(np.float64).min))
+    ids = ids[np.argsort(-scaled[ids], kind="stable")]
+    return ids, np.exp(scaled[ids])
+
+
+def _nucleus(
+    ids: NDArray[np.int64], weights: NDArray[np.float64], mass: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The shortest beginning whose weights reach `mass`; all of it where they do not."""
+    keep = int(np.searchsorted(np.cumsum(weights), mass)) + 1
+    return ids[:keep], weights[:keep]

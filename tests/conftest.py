@@ -1,0 +1,78 @@
+"""What every test may count on: no network beyond this machine, no model that is not made here, fixtures for both."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from allinone.backends.fake import ByteTokenizer, FakeBackend
+from allinone.models.random_weights import RandomWeights
+from allinone.models.weights import ModelConfig
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the reference implementation where it is not installed, and say so."""
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        skip = pytest.mark.skip(reason=f"needs {' and '.join(missing)}: pip install 'qwen-allinone[transformers]'")
+        for item in items:
+            if item.get_closest_marker("real_model"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that needs the network is wrong on the machine of somebody who has none."""
+    connect = socket.socket.connect
+
+    def connect_nearby(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(_LOOPBACK):
+            raise AssertionError(f"A test wants to connect to {address}: tests have no network.")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_nearby)
+
+
+@pytest.fixture
+def byte_tokenizer() -> ByteTokenizer:
+    """256 bytes and three control tokens."""
+    return ByteTokenizer()
+
+
+@pytest.fixture
+def fake_backend() -> Iterator[FakeBackend]:
+    """A backend without weights; whoever used it must have given every sequence back."""
+    backend = FakeBackend()
+    yield backend
+    assert backend.num_sequences() == 0, "sequences were leaked"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> RandomWeights:
+    """A two-layer Qwen2 with random weights and the vocabulary of `ByteTokenizer`."""
+    return RandomWeights(tiny_config())
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    """Numbers of a decoder small enough to run thousands of times in a test."""
+    numbers: dict[str, Any] = {
+        "architecture": "qwen2",
+        "vocab_size": 272,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "max_context_tokens": 512,
+        "tie_word_embeddings": True,
+    }
+    return ModelConfig(**(numbers | changes))
