@@ -1,0 +1,136 @@
+"""One call of the graph: which sequence sits where in attention, and the index arrays that say so.
+
+Owns the arithmetic of rows: packed tokens <-> the grid of groups x members x new tokens. Knows no session and moves no
+cache (`backend.py` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allinone.backends.onnx.kv_cache import SequenceCache, round_up
+from allinone.models.weights import ModelConfig
+
+IndexArray: TypeAlias = NDArray[np.int64]
+
+MASKED = np.float32(-1e9)
+NEW_WIDTH = 4
+"""Widths of several new tokens are multiples of this (the narrowest vector in use); single steps stay one wide."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """New tokens of one sequence, and the cell of the grid where its attention happens."""
+
+    cache: SequenceCache
+    input_ids: Sequence[int]
+    group: int
+    member: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionGrid:
+    """The sizes of one call: groups, members, new tokens per member; widths of prefix and past."""
+
+    num_groups: int
+    num_members: int
+    num_steps: int
+    prefix_width: int
+    past_width: int
+
+    @classmethod
+    def around(
+        cls, placements: Sequence[Placement], *, num_groups: int, num_members: int, prefix_width: int, past_width: int
+    ) -> AttentionGrid:
+        """The grid for these placements. Single steps are one wide, everything else a multiple of `NEW_WIDTH`."""
+        longest = max(len(one.input_ids) for one in placements)
+        num_steps = 1 if longest == 1 else round_up(longest, NEW_WIDTH)
+        return cls(
+            num_groups=num_groups,
+            num_members=num_members,
+            num_steps=num_steps,
+            prefix_width=prefix_width,
+            past_width=past_width,
+        )
+
+
+def attention_feeds(
+    config: ModelConfig, grid: AttentionGrid, placements: Sequence[Placement]
+) -> dict[str, NDArray[Any]]:
+    """Every input of the graph that says where tokens sit: rows, shapes and the mask.
+
+    Invariant: every index points at a real row; padding repeats row 0 and is masked.
+    """
+    heads, key_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
+    groups, members, steps, repeat = grid.num_groups, grid.num_members, grid.num_steps, heads // key_heads
+    num_tokens = sum(len(one.input_ids) for one in placements)
+    packed = np.zeros((groups, 1, members, 1, steps), np.int64)  # packed token of each place in the grid
+    place = np.empty(num_tokens, np.int64)  # place in (G, H, M, R, S) of each packed token, for head 0
+    start = 0
+    for one in placements:
+        stop = start + len(one.input_ids)
+        packed[one.group, 0, one.member, 0, : stop - start] = np.arange(start, stop)
+        first = (one.group * heads * members + one.member * repeat) * steps
+        place[start:stop] = np.arange(first, first + stop - start)
+        start = stop
+    head = np.arange(heads)
+    head_place = (head // repeat) * (members * repeat * steps) + (head % repeat) * steps
+    key_head = np.arange(key_heads)[:, None, None]
+    query_head = np.arange(heads).reshape(key_heads, 1, repeat, 1)
+    rows = packed * (heads + key_heads)
+    folded = repeat * steps
+    new_tokens = packed[:, :, :, 0]
+    # the members of a group share its prefix, so their rows are one product; single steps keep one product per member,
+    # because a product of one row is summed in another order than a product of several
+    shared = (groups, key_heads, members, folded) if steps == 1 else (groups, key_heads, 1, members * folded)
+    own = (groups, key_heads, members, folded)
+    widths = (grid.prefix_width, grid.past_width, steps)
+    return {
+        "query_rows": (rows + query_head).reshape(groups, key_heads, members, folded),
+        "key_rows": rows[:, :, :, 0] + heads + key_head,
+        "value_rows": new_tokens * key_heads + key_head,
+        "attended_rows": place[:, None] + head_place,
+        "mask": _mask(grid, placements),
+        "part_widths": np.array(widths),
+        "prefix_query_shape": np.array((*shared, dim)),
+        "prefix_score_shape": np.array((*own, grid.prefix_width)),
+        "prefix_prob_shape": np.array((*shared, grid.prefix_width)),
+        "query_shape": np.array((*own, dim)),
+        "past_prob_shape": np.array((*own, grid.past_width)),
+        "new_prob_shape": np.array((*own, steps)),
+        "score_shape": np.array((groups, key_heads, members, repeat, steps, sum(widths))),
+    }
+
+
+def _mask(grid: AttentionGrid, placements: Sequence[Placement]) -> NDArray[np.float32]:
+    """Float32 (G, 1, M, 1, S, P + O + S): 0 where a token may look, -1e9 elsewhere."""
+    prefix, past, steps = grid.prefix_width, grid.past_width, grid.num_steps
+    mask = np.full((grid.num_groups, 1, grid.num_members, 1, steps, prefix + past + steps), MASKED)
+    mask[..., prefix + past :] = np.triu(np.full((steps, steps), MASKED), 1)
+    for one in placements:
+        rows = mask[one.group, 0, one.member, 0]
+        rows[:, : one.cache.num_prefix_tokens] = 0
+        rows[:, prefix : prefix + one.cache.num_own_tokens] = 0
+    return mask
+
+
+class RotaryTable:
+    """Cosines and sines of every position up to the longest context, made as far as they are needed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        exponents = np.arange(0, config.head_dim, 2) / config.head_dim
+        self._frequencies = 1.0 / config.rope_theta**exponents
+        self._cos = self._sin = np.empty((0, len(exponents)), np.float32)
+
+    def rows(self, positions: IndexArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cos and sin, float32 (len(positions), head_dim / 2)."""
+        needed = int(positions.max()) + 1
+        if needed > len(self._cos):
+            angles = np.arange(round_up(needed, 1024))[:, None] * self._frequencies
+            self._cos, self._sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        return self._cos[positions], self._sin[positions]

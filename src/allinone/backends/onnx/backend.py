@@ -1,0 +1,394 @@
+"""The default backend: ONNX Runtime on a graph of our own, int8 on the CPU.
+
+Owns sequences and calls: from a batch of chunks to inputs of the graph, and from its outputs to answers and caches.
+Below: `planning.py` (which tokens share a call), `attention_grid.py` (indices), `kv_cache.py` (memory), `runner.py`.
+Above: `engine/`, through the `Backend` protocol.
+
+Invariant: what a sequence computes is a function of its own ids and of how they were split into chunks, bit for bit:
+neighbours, the order of a batch, forks and moved caches change nothing. docs/decisions/0002-onnx-graph.md says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId
+from allinone.backends.onnx.attention_grid import AttentionGrid, Placement, RotaryTable, attention_feeds
+from allinone.backends.onnx.kernels import detect_cpu, require_exact_int8
+from allinone.backends.onnx.kv_cache import (
+    WIDTH,
+    CacheShape,
+    Cell,
+    KVBlock,
+    LayerCache,
+    Prefix,
+    PrefixStack,
+    SequenceCache,
+    gather_block,
+)
+from allinone.backends.onnx.linear import ACTIVATION_ZERO
+from allinone.backends.onnx.manifest import GRAPH_FILE, Manifest, read_manifest
+from allinone.backends.onnx.mapped_rows import EmbeddingRows, HeadColumns
+from allinone.backends.onnx.planning import Piece, cut_into_rounds, group_by_prefix, plan_calls
+from allinone.backends.onnx.runner import GraphRunner
+from allinone.errors import ContextLengthExceeded, InvalidInput, RunError
+
+MAX_IDLE_SHARE = 0.25
+"""A block is used in place while at most this share of its cells sits idle."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """Where the pieces of one call sit, and the memory they read."""
+
+    pieces: Sequence[Piece]
+    placements: list[Placement]
+    prefixes: list[Prefix | None]
+    grid: AttentionGrid
+    block: KVBlock | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Wanted:
+    """Which packed tokens are wanted, and of those, which as what. Rows of `logits`, … index into `tokens`."""
+
+    tokens: list[int]
+    logits: list[int]
+    some_logits: list[int]
+    some_ids: tuple[int, ...]
+
+
+class OnnxBackend:
+    """One compiled model behind the five methods of `Backend`. Not thread-safe."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, num_threads: int) -> None:
+        """Use `OnnxBackend.load`."""
+        self._manifest, self._config = manifest, manifest.shape.to_config()
+        config = self._config
+        self._shape = CacheShape(num_layers=config.num_layers, num_heads=config.num_kv_heads, head_dim=config.head_dim)
+        self._runner: GraphRunner | None = GraphRunner(folder / GRAPH_FILE, num_threads=num_threads)
+        self._embeddings = EmbeddingRows(folder, manifest)
+        self._is_float = manifest.weight_type == "float32"
+        self._head = None if self._is_float else HeadColumns(folder, manifest, None)
+        self._rotary = RotaryTable(config)
+        self._stack = PrefixStack(self._shape)
+        self._scratch: list[LayerCache] = []
+        self._sequences: dict[SequenceId, SequenceCache] = {}
+        self._next_id = 1
+        self._num_threads = num_threads
+
+    @classmethod
+    def load(cls, folder: Path, *, num_threads: int | None = None) -> OnnxBackend:
+        """Open a compiled model folder.
+
+        Args:
+            folder: what `compile_model` wrote.
+            num_threads: threads of the matrix products; physical cores if None.
+
+        Raises:
+            WeightsNotFound: no compiled model is there.
+            WeightsMismatch: damaged, or of another format version.
+            ModelError: its int8 weights do not suit this CPU.
+        """
+        manifest = read_manifest(folder)
+        if manifest.weight_type != "float32":
+            require_exact_int8(manifest.weight_type)
+        return cls(folder, manifest, num_threads=num_threads or detect_cpu().default_threads)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the compiled folder says about itself."""
+        return self._manifest
+
+    @property
+    def info(self) -> BackendInfo:
+        """Static description."""
+        return BackendInfo(
+            name="onnx",
+            model=self._manifest.model,
+            quantization=self._manifest.quantization,
+            vocab_size=self._config.vocab_size,
+            hidden_size=self._config.hidden_size,
+            max_context_tokens=self._config.max_context_tokens,
+            kv_bytes_per_token=self._shape.bytes_per_token,
+            num_threads=self._num_threads,
+        )
+
+    def extend(self, batch: Sequence[Chunk]) -> list[FloatArray | None]:
+        """Append each chunk's ids to its sequence; outputs in the order of the batch.
+
+        Chunks run together in as few passes as their shapes allow: single steps in one, wider chunks in others.
+
+        Raises:
+            ContextLengthExceeded: a sequence would grow too long. Nothing is changed then.
+            InvalidInput: an unknown sequence, one given twice, no ids, or an id outside the vocabulary.
+        """
+        caches = self._check(batch)
+        if not batch:
+            return []
+        outputs: list[list[FloatArray]] = [[] for _ in batch]
+        for pieces in cut_into_rounds([(cache, chunk.input_ids) for cache, chunk in zip(caches, batch, strict=True)]):
+            for call in plan_calls(pieces):
+                for piece, output in zip(call, self._run(call, batch), strict=True):
+                    if output is not None:
+                        outputs[piece.chunk].append(output)
+        return [None if not parts else parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in outputs]
+
+    def fork(self, source: SequenceId | None = None) -> SequenceId:
+        """A new sequence with what `source` holds, or an empty one. Costs nothing: memory is shared until written."""
+        cache = SequenceCache() if source is None else self._require(source).fork()
+        sequence = SequenceId(self._next_id)
+        self._next_id += 1
+        self._sequences[sequence] = cache
+        return sequence
+
+    def trim(self, sequence: SequenceId, num_tokens: int) -> None:
+        """Forget all but the first `num_tokens` tokens.
+
+        Raises:
+            InvalidInput: the sequence does not hold that many.
+        """
+        cache = self._require(sequence)
+        if not 0 <= num_tokens <= cache.num_tokens:
+            raise InvalidInput(f"Cannot trim a sequence of {cache.num_tokens} tokens to {num_tokens}")
+        cache.trim(num_tokens)
+        self._stack.forget_unused()
+
+    def free(self, sequence: SequenceId) -> None:
+        """Give a sequence back."""
+        self._require(sequence).free()
+        del self._sequences[sequence]
+        self._stack.forget_unused()
+
+    def num_cached_tokens(self, sequence: SequenceId) -> int:
+        """Number of tokens the sequence holds."""
+        return self._require(sequence).num_tokens
+
+    def num_sequences(self) -> int:
+        """Number of live sequences."""
+        return len(self._sequences)
+
+    def close(self) -> None:
+        """Release the model. Idempotent."""
+        for sequence in list(self._sequences):
+            self.free(sequence)
+        self._runner = None
+
+    def _require(self, sequence: SequenceId) -> SequenceCache:
+        if sequence not in self._sequences:
+            raise InvalidInput(f"No sequence {sequence}: it was freed or never existed")
+        return self._sequences[sequence]
+
+    def _check(self, batch: Sequence[Chunk]) -> list[SequenceCache]:
+        caches = [self._require(chunk.sequence) for chunk in batch]
+        if len({chunk.sequence for chunk in batch}) != len(batch):
+            raise InvalidInput("A sequence occurs twice in one batch")
+        vocab_size, limit = self._config.vocab_size, self._config.max_context_tokens
+        for chunk, cache in zip(batch, caches, strict=True):
+            ids = (*chunk.input_ids, *chunk.token_ids)
+            if not chunk.input_ids or min(ids) < 0 or max(ids) >= vocab_size:
+                raise InvalidInput(f"Sequence {chunk.sequence}: needs token ids between 0 and {vocab_size - 1}")
+            if chunk.wanted == "token_logits" and not chunk.token_ids:
+                raise InvalidInput(f"Sequence {chunk.sequence}: token_logits of no token_ids")
+            total = cache.num_tokens + len(chunk.input_ids)
+            if total > limit:
+                raise ContextLengthExceeded(
+                    f"{total} tokens are more than the {limit} of model {self._manifest.model}",
+                    hint="shorten the text or the history",
+                )
+        return caches
+
+    def _run(self, pieces: Sequence[Piece], batch: Sequence[Chunk]) -> list[FloatArray | None]:
+        """One call of the graph; outputs in the order of `pieces`."""
+        if self._runner is None:
+            raise RunError("The model was closed")
+        call = self._place(pieces)
+        wanted = self._collect_wanted(pieces, batch)
+        feeds = self._feeds(call, wanted)
+        new_layers = self._make_room(call)
+        results: dict[str, FloatArray] = {
+            "hidden": np.empty((len(feeds["wanted"]), self._config.hidden_size), np.float32),
+            "logits": np.empty((len(feeds["logits_rows"]), self._config.vocab_size), np.float32),
+        }
+        if not self._is_float:
+            results["token_logits"] = np.empty((len(wanted.some_logits), len(wanted.some_ids)), np.float32)
+        caches = {f"new_key.{i}": new.key for i, new in enumerate(new_layers)}
+        caches |= {f"new_value.{i}": new.value for i, new in enumerate(new_layers)}
+        self._runner.run(feeds, results | caches)
+        self._append(call, new_layers)
+        return _pick_outputs(pieces, batch, wanted, results)
+
+    def _place(self, pieces: Sequence[Piece]) -> _Call:
+        """Seats for the pieces; own pasts are moved side by side unless they already sit so."""
+        block = _block_in_place(pieces)
+        if block is not None:
+            seats = [(piece.cache.cell.group, piece.cache.cell.member) for piece in pieces if piece.cache.cell]
+            num_groups, num_members = block.num_groups, block.num_members
+            prefixes: list[Prefix | None] = [None] * num_groups
+            for piece, (group, _) in zip(pieces, seats, strict=True):
+                prefixes[group] = piece.cache.prefix
+        else:
+            groups = group_by_prefix(pieces)
+            seat_of = {one.chunk: (g, m) for g, (_, row) in enumerate(groups) for m, one in enumerate(row)}
+            seats = [seat_of[piece.chunk] for piece in pieces]
+            num_groups, num_members = len(groups), max(len(row) for _, row in groups)
+            prefixes = [prefix for prefix, _ in groups]
+            if any(piece.cache.num_own_tokens for piece in pieces):
+                table: list[list[SequenceCache | None]] = [[None] * num_members for _ in range(num_groups)]
+                for piece, (group, member) in zip(pieces, seats, strict=True):
+                    table[group][member] = piece.cache
+                longest = max(len(piece.input_ids) for piece in pieces)
+                block = gather_block(self._shape, table, longest)
+        placements = [
+            Placement(cache=piece.cache, input_ids=piece.input_ids, group=group, member=member)
+            for piece, (group, member) in zip(pieces, seats, strict=True)
+        ]
+        grid = AttentionGrid.around(
+            placements,
+            num_groups=num_groups,
+            num_members=num_members,
+            prefix_width=max((prefix.width for prefix in prefixes if prefix is not None), default=0),
+            past_width=block.capacity if block is not None else 0,
+        )
+        return _Call(pieces=pieces, placements=placements, prefixes=prefixes, grid=grid, block=block)
+
+    def _make_room(self, call: _Call) -> list[LayerCache]:
+        """Where the graph writes new keys and values. They stay there, unless they are copied into a block anyway."""
+        grid = call.grid
+        size = self._shape.block_size(grid.num_groups, grid.num_members, grid.num_steps)
+        if call.block is not None and self._scratch and self._scratch[0].both.shape == size:
+            return self._scratch
+        layers = [LayerCache.of(np.empty(size, np.float32)) for _ in range(self._shape.num_layers)]
+        self._scratch = layers if call.block is not None and grid.num_steps == 1 else []
+        return layers
+
+    def _collect_wanted(self, pieces: Sequence[Piece], batch: Sequence[Chunk]) -> _Wanted:
+        wanted = _Wanted(tokens=[], logits=[], some_logits=[], some_ids=())
+        ids: dict[int, None] = {}
+        start = 0
+        for piece in pieces:
+            stop = start + len(piece.input_ids)
+            chunk = batch[piece.chunk]
+            kind = "last_logits" if self._is_float and chunk.wanted == "token_logits" else chunk.wanted
+            if kind == "all_logits" or (piece.is_last and kind != "nothing"):
+                first = start if kind == "all_logits" else stop - 1
+                rows = range(len(wanted.tokens), len(wanted.tokens) + stop - first)
+                wanted.tokens.extend(range(first, stop))
+                if kind == "token_logits":
+                    wanted.some_logits.extend(rows)
+                    ids |= dict.fromkeys(chunk.token_ids)
+                elif kind != "last_hidden":
+                    wanted.logits.extend(rows)
+            start = stop
+        wanted.some_ids = tuple(ids)
+        return wanted
+
+    def _feeds(self, call: _Call, wanted: _Wanted) -> dict[str, NDArray[Any]]:
+        """Every input of the graph."""
+        feeds = attention_feeds(self._config, call.grid, call.placements)
+        input_ids = np.concatenate([np.asarray(piece.input_ids, np.int64) for piece in call.pieces])
+        positions = np.concatenate([piece.cache.num_tokens + np.arange(len(piece.input_ids)) for piece in call.pieces])
+        tokens, logits_rows = wanted.tokens, wanted.logits
+        if self._is_float:  # a float product of one row is summed in another order: never less than two rows
+            input_ids, positions, feeds["attended_rows"] = (
+                _at_least_two(rows) for rows in (input_ids, positions, feeds["attended_rows"])
+            )
+            tokens, logits_rows = _at_least_two_or_none(tokens), _at_least_two_or_none(logits_rows)
+        tokens = tokens or [0]  # ONNX Runtime cannot reduce over no rows
+        cos, sin = self._rotary.rows(positions)
+        feeds["embeddings"] = self._embeddings.look_up(input_ids)
+        feeds["cos"], feeds["sin"], feeds["token_index"] = cos, sin, np.arange(len(input_ids))[None]
+        feeds["wanted"] = np.array(tokens, np.int64)
+        feeds["wanted_attended_rows"] = feeds["attended_rows"][feeds["wanted"]]
+        feeds["logits_rows"] = np.array(logits_rows, np.int64)
+        if self._head is not None:
+            feeds["token_logits_rows"] = np.array(wanted.some_logits, np.int64)
+            feeds["token_weight"], feeds["token_scale"] = self._head.columns(wanted.some_ids)
+            zeros = np.full(len(input_ids), ACTIVATION_ZERO, np.uint8)
+            feeds["token_zeros"], feeds["wanted_zeros"] = zeros, zeros[: len(tokens)]
+        prefix_layers = self._stack.layers(call.prefixes)
+        grid, shape = call.grid, self._shape
+        nothing = LayerCache.of(np.empty(shape.block_size(grid.num_groups, grid.num_members, 0), np.float32))
+        for index, prefix in enumerate(prefix_layers):
+            past = nothing if call.block is None else call.block.layers[index]
+            feeds[f"prefix_key.{index}"], feeds[f"prefix_value.{index}"] = prefix.key, prefix.value
+            feeds[f"past_key.{index}"], feeds[f"past_value.{index}"] = past.key, past.value
+        return feeds
+
+    def _append(self, call: _Call, new_layers: list[LayerCache]) -> None:
+        """Keep the new keys and values: in the block that was read, or as a block of their own."""
+        block = call.block
+        if block is None:
+            block = KVBlock(new_layers)
+            for one in call.placements:
+                one.cache.set_cell(Cell(block, one.group, one.member))
+        else:
+            for target, new in zip(block.layers, new_layers, strict=True):
+                for one in call.placements:
+                    start, count = one.cache.num_own_tokens, len(one.input_ids)
+                    source = new.both[:, one.group, :, one.member, :count]
+                    target.both[:, one.group, :, one.member, start : start + count] = source
+        for one in call.placements:
+            one.cache.num_own_tokens += len(one.input_ids)
+
+
+def _block_in_place(pieces: Sequence[Piece]) -> KVBlock | None:
+    """The block in which all pieces already sit, if it can be read and extended where it is."""
+    first = pieces[0].cache.cell
+    if first is None:
+        return None
+    block, prefixes = first.block, {first.group: pieces[0].cache.prefix}
+    for piece in pieces:
+        cell = piece.cache.cell
+        if cell is None or cell.block is not block or cell.is_shared:
+            return None
+        if piece.cache.num_own_tokens + len(piece.input_ids) > block.capacity:
+            return None
+        if prefixes.setdefault(cell.group, piece.cache.prefix) is not piece.cache.prefix:
+            return None
+    is_busy = len(pieces) >= (1 - MAX_IDLE_SHARE) * block.num_cells
+    return block if is_busy and block.capacity % WIDTH == 0 else None
+
+
+def _at_least_two(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows if len(rows) > 1 else np.repeat(rows, 2, axis=0)
+
+
+def _at_least_two_or_none(rows: list[int]) -> list[int]:
+    return rows * 2 if len(rows) == 1 else rows
+
+
+def _pick_outputs(
+    pieces: Sequence[Piece], batch: Sequence[Chunk], wanted: _Wanted, results: dict[str, FloatArray]
+) -> list[FloatArray | None]:
+    """Hand out the computed rows, in the order they were collected."""
+    column_of = {token_id: column for column, token_id in enumerate(wanted.some_ids)}
+    next_wanted = next_logits = next_some = 0
+    outputs: list[FloatArray | None] = []
+    for piece in pieces:
+        chunk = batch[piece.chunk]
+        output: FloatArray | None = None
+        if chunk.wanted == "all_logits":
+            count = len(piece.input_ids)
+            output = results["logits"][next_logits : next_logits + count]
+            next_logits, next_wanted = next_logits + count, next_wanted + count
+        elif chunk.wanted != "nothing" and piece.is_last:
+            if chunk.wanted == "last_hidden":
+                output = results["hidden"][next_wanted]
+            elif chunk.wanted == "token_logits" and column_of:
+                output = results["token_logits"][next_some][[column_of[token_id] for token_id in chunk.token_ids]]
+                next_some += 1
+            else:
+                output = results["logits"][next_logits]
+                if chunk.wanted == "token_logits":
+                    output = output[list(chunk.token_ids)]
+                next_logits += 1
+            next_wanted += 1
+        outputs.append(output)
+    return outputs

@@ -1,0 +1,238 @@
+"""The decoder graph of the Qwen2 and Qwen3 family, written layer by layer.
+
+One file for one architecture family: Qwen1.5, Qwen2 and Qwen2.5 (bias on q/k/v) and Qwen3 (norms on q and k). Grouped
+query heads, tied and untied heads are all here. Knows nothing of files (`compile.py`), of how a matrix was quantised
+(`quantize.py`) or of sequences (`backend.py`, which feeds the graph).
+
+Shapes. Linear layers see the T new tokens of all sequences, *packed*. Attention sees a grid of G groups x M members x
+S new tokens; the members of a group share one frozen prefix of P tokens, each has O tokens of its own past. Heads are
+written H query heads = K key heads x R, of D dimensions. The last layer computes only the W wanted tokens after its
+attention. Padding is never visible: padded keys get a mask of -1e9, whose softmax weight is exactly 0.
+
+Invariant: a token's numbers do not depend on its neighbours, bit for bit. Activations carry one scale per token;
+integer products are exact; P and O are multiples of 16 so that each softmax lane adds the same terms in the same order.
+Source: docs/decisions/0002-onnx-graph.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from allinone.backends.onnx.graph_builder import MICROSOFT, GraphBuilder
+from allinone.backends.onnx.linear import (
+    Activation,
+    Int8Linear,
+    Linear,
+    add_int8_product,
+    add_linear,
+    add_unscaled_product,
+    add_weight_zero,
+)
+from allinone.models.weights import ModelConfig
+
+FloatVector: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """One decoder layer. `qk` computes all query heads, then all key heads, in one product; its query part already
+    holds the attention scale D**-0.5 (for Qwen3 the scale is in `q_norm`, which comes after).
+    """
+
+    input_norm: FloatVector
+    qk: Linear
+    v: Linear
+    q_norm: FloatVector | None
+    k_norm: FloatVector | None
+    o: Linear
+    post_norm: FloatVector
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadWeights:
+    """The final norm and the language-model head. `unsmooth`: what `last_hidden` is multiplied by when the norm's
+    weights were divided by the head's smoothing scales; None without smoothing.
+    """
+
+    norm: FloatVector
+    head: Linear
+    unsmooth: FloatVector | None = None
+
+
+class DecoderGraph:
+    """Builds the graph while the weights stream past: `add_layer` for each layer in order, then `finish`."""
+
+    def __init__(self, config: ModelConfig, builder: GraphBuilder) -> None:
+        self._config, self._builder = config, builder
+        self._num_layers_added = 0
+        self._declare_inputs()
+        self._residual, self._branch = "embeddings", ""
+
+    def _declare_inputs(self) -> None:
+        declare, config = self._builder.input, self._config
+        heads, key_heads, half = config.num_heads, config.num_kv_heads, config.head_dim // 2
+        declare("embeddings", np.float32, ["T", config.hidden_size])
+        declare("token_zeros", np.uint8, ["T"])
+        declare("token_index", np.int64, [1, "T"])
+        declare("cos", np.float32, ["T", half])
+        declare("sin", np.float32, ["T", half])
+        declare("query_rows", np.int64, ["G", key_heads, "M", "RS"])
+        declare("key_rows", np.int64, ["G", key_heads, "M", "S"])
+        declare("value_rows", np.int64, ["G", key_heads, "M", "S"])
+        declare("attended_rows", np.int64, ["T", heads])
+        declare("mask", np.float32, ["G", 1, "M", 1, "S", "A"])
+        declare("part_widths", np.int64, [3])
+        for name in ("prefix_query_shape", "prefix_score_shape", "prefix_prob_shape", "query_shape"):
+            declare(name, np.int64, [5])
+        declare("past_prob_shape", np.int64, [5])
+        declare("new_prob_shape", np.int64, [5])
+        declare("score_shape", np.int64, [6])
+        declare("wanted", np.int64, ["W"])
+        declare("wanted_attended_rows", np.int64, ["W", heads])
+        declare("wanted_zeros", np.uint8, ["W"])
+
+    def add_layer(self, weights: LayerWeights) -> None:
+        """Append the next layer; after the last one only the wanted tokens are left."""
+        index = self._num_layers_added
+        is_last = index == self._config.num_layers - 1
+        normed = Activation(self._builder, self._norm(weights.input_norm, f"{index}.input_norm"), "token_zeros")
+        attended = self._attention(index, normed, weights, rows="wanted_attended_rows" if is_last else "attended_rows")
+        zeros = "wanted_zeros" if is_last else "token_zeros"
+        if is_last:
+            self._residual = self._builder.op("Gather", self._residual, "wanted")
+        self._branch = add_linear(Activation(self._builder, attended, zeros), weights.o, f"{index}.o")
+        normed = Activation(self._builder, self._norm(weights.post_norm, f"{index}.post_norm"), zeros)
+        self._branch = self._mlp(index, normed, weights, zeros)
+        self._num_layers_added += 1
+
+    def _norm(self, weight: FloatVector, name: str) -> str:
+        """RMSNorm of residual + branch; the sum becomes the new residual. (The fused operator is not vectorised.)"""
+        builder = self._builder
+        if self._branch:
+            self._residual = builder.op("Add", self._residual, self._branch)
+        scale = builder.constant(f"{name}.weight", weight)
+        attributes = {"axis": -1, "epsilon": self._config.rms_norm_eps, "stash_type": 1}
+        return builder.op("SimplifiedLayerNormalization", self._residual, scale, **attributes)
+
+    def _attention(self, index: int, normed: Activation, weights: LayerWeights, *, rows: str) -> str:
+        """Attention over prefix, own past and the new tokens; returns (T or W, H * D)."""
+        builder, dim = self._builder, self._config.head_dim
+        by_head = builder.constant("by_head", [-1, dim], np.int64)
+        queries_and_keys = self._rotated(index, normed, weights)
+        values = builder.op("Reshape", add_linear(normed, weights.v, f"{index}.v"), by_head)
+        query = builder.op("Gather", queries_and_keys, "query_rows")
+        key = builder.op("Gather", queries_and_keys, "key_rows", output=f"new_key.{index}")
+        value = builder.op("Gather", values, "value_rows", output=f"new_value.{index}")
+        self._declare_cache(index)
+
+        prefix_query = builder.op("Reshape", query, "prefix_query_shape", allowzero=1)
+        prefix_scores = _matmul(builder, prefix_query, f"prefix_key.{index}", transpose=True)
+        scores = builder.op(
+            "Concat",
+            builder.op("Reshape", prefix_scores, "prefix_score_shape", allowzero=1),
+            _matmul(builder, query, f"past_key.{index}", transpose=True),
+            _matmul(builder, query, key, transpose=True),
+            axis=-1,
+        )
+        scores = builder.op("Reshape", scores, "score_shape", allowzero=1)
+        probs = builder.op("Softmax", builder.op("Add", scores, "mask"), axis=-1)
+        prefix_probs, past_probs, new_probs = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
+        prefix_probs = builder.op("Reshape", prefix_probs, "prefix_prob_shape", allowzero=1)
+        prefix_part = _matmul(builder, prefix_probs, f"prefix_value.{index}")
+        attended = builder.op(
+            "Sum",
+            builder.op("Reshape", prefix_part, "query_shape", allowzero=1),
+            _matmul(builder, builder.op("Reshape", past_probs, "past_prob_shape", allowzero=1), f"past_value.{index}"),
+            _matmul(builder, builder.op("Reshape", new_probs, "new_prob_shape", allowzero=1), value),
+        )
+        attended = builder.op("Gather", builder.op("Reshape", attended, by_head), rows)
+        whole = builder.constant("heads_joined", [-1, self._config.num_heads * dim], np.int64)
+        return builder.op("Reshape", attended, whole)
+
+    def _rotated(self, index: int, normed: Activation, weights: LayerWeights) -> str:
+        """Queries and keys of all tokens, rotated to their positions: rows (T * (H + K), D)."""
+        builder, config = self._builder, self._config
+        dim, heads, key_heads = config.head_dim, config.num_heads, config.num_kv_heads
+        by_head = builder.constant("by_head", [-1, dim], np.int64)
+        joined = add_linear(normed, weights.qk, f"{index}.qk")
+        if weights.q_norm is not None and weights.k_norm is not None:
+            sizes = builder.constant("query_key_sizes", [heads * dim, key_heads * dim], np.int64)
+            parts = builder.ops("Split", joined, sizes, outputs=2, axis=-1)
+            normed_parts: list[str] = []
+            norms = (("q_norm", weights.q_norm, heads), ("k_norm", weights.k_norm, key_heads))
+            for part, (name, weight, num_heads) in zip(parts, norms, strict=True):
+                by_token_and_head = builder.constant(f"{name}.shape", [-1, num_heads, dim], np.int64)
+                attributes = {"axis": -1, "epsilon": config.rms_norm_eps, "stash_type": 1}
+                heads_apart = builder.op("Reshape", part, by_token_and_head)
+                scale = builder.constant(f"{index}.{name}.weight", weight)
+                normed_parts.append(builder.op("SimplifiedLayerNormalization", heads_apart, scale, **attributes))
+            joined = builder.op("Concat", *normed_parts, axis=1)
+        one_batch = builder.constant("one_batch", [1, -1, (heads + key_heads) * dim], np.int64)
+        joined = builder.op("Reshape", joined, one_batch)
+        rotated = builder.op("RotaryEmbedding", joined, "token_index", "cos", "sin", domain=MICROSOFT)
+        return builder.op("Reshape", rotated, by_head)
+
+    def _declare_cache(self, index: int) -> None:
+        builder, heads, dim = self._builder, self._config.num_kv_heads, self._config.head_dim
+        for part in ("key", "value"):
+            builder.input(f"prefix_{part}.{index}", np.float32, ["G", heads, 1, "P", dim])
+            builder.input(f"past_{part}.{index}", np.float32, ["G", heads, "M", "O", dim])
+            builder.output(f"new_{part}.{index}", np.float32, ["G", heads, "M", "S", dim])
+
+    def _mlp(self, index: int, normed: Activation, weights: LayerWeights, zeros: str) -> str:
+        builder = self._builder
+        gate = add_linear(normed, weights.gate, f"{index}.gate")
+        gate = builder.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)  # x * sigmoid(x): SiLU
+        # `up` without its token scale: the quantisation of the product absorbs any factor of a row
+        up, factor = add_unscaled_product(normed, weights.up, f"{index}.up")
+        product = Activation(builder, builder.op("Mul", gate, up), zeros, factor=factor)
+        return add_linear(product, weights.down, f"{index}.down")
+
+    def finish(self, weights: HeadWeights) -> onnx.ModelProto:
+        """Final norm, then three ways to read it: whole logits, logits of given ids, the hidden state itself."""
+        builder, config = self._builder, self._config
+        normed = self._norm(weights.norm, "final_norm")
+        if weights.unsmooth is None:
+            builder.op("Identity", normed, output="hidden")
+        else:
+            builder.op("Mul", normed, builder.constant("unsmooth", weights.unsmooth), output="hidden")
+        builder.output("hidden", np.float32, ["W", config.hidden_size])
+        hidden = Activation(builder, normed, "wanted_zeros")
+        builder.input("logits_rows", np.int64, ["L"])
+        logits = add_linear(hidden.select("logits_rows"), weights.head, "head")
+        builder.op("Identity", logits, output="logits")
+        builder.output("logits", np.float32, ["L", config.vocab_size])
+        if isinstance(weights.head, Int8Linear):
+            self._add_token_logits(hidden, weights.head)
+        return builder.model("decoder")
+
+    def _add_token_logits(self, hidden: Activation, head: Int8Linear) -> None:
+        """Logits of C given ids only.
+
+        The integer products are exact, so they equal the same columns of `logits`; a float head has no such output,
+        because a float product depends on its shape.
+        """
+        builder = self._builder
+        builder.input("token_logits_rows", np.int64, ["N"])
+        builder.input("token_weight", head.weight.dtype.type, [self._config.hidden_size, "C"])
+        builder.input("token_scale", np.float32, ["C"])
+        zero = add_weight_zero(builder, head)
+        selected = hidden.select("token_logits_rows")
+        product, factor = add_int8_product(selected, "token_weight", "token_scale", zero)
+        builder.op("Mul", product, factor, output="token_logits")
+        builder.output("token_logits", np.float32, ["N", "C"])
+
+
+def _matmul(builder: GraphBuilder, left: str, right: str, *, transpose: bool = False) -> str:
+    """Left @ right, or left @ right^T over the last two axes."""
+    if transpose:
+        return builder.op("FusedMatMul", left, right, domain=MICROSOFT, transB=1, alpha=1.0)
+    return builder.op("MatMul", left, right)

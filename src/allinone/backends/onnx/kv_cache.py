@@ -1,0 +1,268 @@
+"""Keys and values of sequences, as the graph reads them.
+
+Owns the memory of the cache and who uses it: blocks that hold the own past of a grid of sequences, frozen prefixes that
+any number of sequences share, and the stacking of several prefixes for one call. Knows no graph and no token ids.
+
+A block keeps one array per layer, float32 (2, groups, key heads, members, capacity, head_dim): keys, then values.
+Capacity is a multiple of 16 and padding is zero or any finite value: attention masks it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+WIDTH = 16
+"""Widths of prefix and past in attention are multiples of this: each softmax lane then adds the same terms in the same
+order, however wide the neighbours are."""
+
+
+def round_up(number: int, multiple: int = WIDTH) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheShape:
+    """What the cache of one model looks like."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of keys and values of one token."""
+        return 2 * 4 * self.num_layers * self.num_heads * self.head_dim
+
+    def block_size(self, num_groups: int, num_members: int, capacity: int) -> tuple[int, ...]:
+        """Shape of one layer of a block."""
+        return (2, num_groups, self.num_heads, num_members, capacity, self.head_dim)
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer: `both` (2, groups, heads, members, capacity, head_dim), and its two halves."""
+
+    both: FloatArray
+    key: FloatArray
+    value: FloatArray
+
+    @classmethod
+    def of(cls, both: FloatArray) -> LayerCache:
+        """Split once, so that the halves stay the same objects from call to call."""
+        return cls(both, both[0], both[1])
+
+
+class KVBlock:
+    """Own past of a grid of `num_groups` x `num_members` cells."""
+
+    __slots__ = ("capacity", "layers", "num_groups", "num_members", "users")
+
+    def __init__(self, layers: list[LayerCache]) -> None:
+        self.layers = layers
+        _, self.num_groups, _, self.num_members, self.capacity, _ = layers[0].both.shape
+        self.users: dict[tuple[int, int], int] = {}
+
+    @classmethod
+    def zeros(cls, shape: CacheShape, num_groups: int, num_members: int, capacity: int) -> KVBlock:
+        """An empty block."""
+        size = shape.block_size(num_groups, num_members, capacity)
+        return cls([LayerCache.of(np.zeros(size, np.float32)) for _ in range(shape.num_layers)])
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells, used or not."""
+        return self.num_groups * self.num_members
+
+
+@dataclass(slots=True, eq=False)
+class Cell:
+    """A place in a block. Several sequences may point at one cell after a fork; then none of them writes to it."""
+
+    block: KVBlock
+    group: int
+    member: int
+
+    def acquire(self) -> Cell:
+        """Count one more user."""
+        key = self.group, self.member
+        self.block.users[key] = self.block.users.get(key, 0) + 1
+        return self
+
+    def release(self) -> None:
+        """Count one user less."""
+        key = self.group, self.member
+        remaining = self.block.users[key] - 1
+        if remaining:
+            self.block.users[key] = remaining
+        else:
+            del self.block.users[key]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another sequence reads this cell too."""
+        return self.block.users[self.group, self.member] > 1
+
+    def read(self, layer: int, num_tokens: int) -> FloatArray:
+        """View (2, key heads, num_tokens, head_dim)."""
+        return self.block.layers[layer].both[:, self.group, :, self.member, :num_tokens]
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """A frozen prefix: per layer (2, 1, key heads, 1, width, head_dim), never written again."""
+
+    layers: list[LayerCache]
+    num_tokens: int
+    num_users: int = 0
+
+    @property
+    def width(self) -> int:
+        """Number of columns, with padding."""
+        return self.layers[0].both.shape[4]
+
+    @classmethod
+    def freeze(cls, cell: Cell, num_tokens: int) -> Prefix:
+        """The first tokens of a cell; without a copy when the cell has its block, exactly wide enough, to itself."""
+        block, width = cell.block, round_up(num_tokens)
+        if block.num_cells == 1 and block.capacity == width and not cell.is_shared:
+            return cls(block.layers, num_tokens)
+        layers: list[LayerCache] = []
+        for layer, whole in enumerate(block.layers):
+            frozen = np.zeros((2, 1, whole.both.shape[2], 1, width, whole.both.shape[5]), np.float32)
+            frozen[:, 0, :, 0, :num_tokens] = cell.read(layer, num_tokens)
+            layers.append(LayerCache.of(frozen))
+        return cls(layers, num_tokens)
+
+
+@dataclass(slots=True, eq=False)
+class SequenceCache:
+    """What one sequence holds: the first `num_prefix_tokens` of a frozen prefix, then `num_own_tokens` of its own."""
+
+    prefix: Prefix | None = None
+    num_prefix_tokens: int = 0
+    cell: Cell | None = None
+    num_own_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """All tokens held."""
+        return self.num_prefix_tokens + self.num_own_tokens
+
+    def freeze_own(self) -> None:
+        """Turn the own past of a sequence without a prefix into a shareable prefix."""
+        if self.cell is None:
+            return
+        self.set_prefix(Prefix.freeze(self.cell, self.num_own_tokens), self.num_own_tokens)
+        self.drop_own()
+
+    def set_prefix(self, prefix: Prefix | None, num_tokens: int) -> None:
+        """Use a prefix, or none."""
+        if prefix is not None:
+            prefix.num_users += 1
+        if self.prefix is not None:
+            self.prefix.num_users -= 1
+        self.prefix, self.num_prefix_tokens = prefix, num_tokens
+
+    def set_cell(self, cell: Cell) -> None:
+        """Move the own past to another cell."""
+        cell.acquire()
+        if self.cell is not None:
+            self.cell.release()
+        self.cell = cell
+
+    def drop_own(self) -> None:
+        """Forget the own past."""
+        if self.cell is not None:
+            self.cell.release()
+        self.cell, self.num_own_tokens = None, 0
+
+    def fork(self) -> SequenceCache:
+        """Another sequence with the same content. Both read the same memory until one of them writes."""
+        if self.prefix is None:
+            self.freeze_own()
+        fork = SequenceCache(num_own_tokens=self.num_own_tokens)
+        fork.set_prefix(self.prefix, self.num_prefix_tokens)
+        if self.cell is not None:
+            fork.set_cell(self.cell)
+        return fork
+
+    def trim(self, num_tokens: int) -> None:
+        """Keep only the first `num_tokens`."""
+        if num_tokens <= self.num_prefix_tokens:
+            self.drop_own()
+            self.num_prefix_tokens = num_tokens
+            if num_tokens == 0:
+                self.set_prefix(None, 0)
+        else:
+            self.num_own_tokens = num_tokens - self.num_prefix_tokens
+
+    def free(self) -> None:
+        """Give everything back."""
+        self.drop_own()
+        self.set_prefix(None, 0)
+
+
+def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None]], num_new_tokens: int) -> KVBlock:
+    """A new block with the own past of every sequence of a grid, and room for new tokens; the sequences move there.
+
+    Room for 2 * sqrt(n) more tokens balances moving the cache again against attending over empty columns.
+    Layer by layer; a block that nobody else uses is given back while the new one fills.
+    """
+    sequences = [(g, m, one) for g, row in enumerate(grid) for m, one in enumerate(row) if one is not None]
+    leaving = Counter(one.cell.block for _, _, one in sequences if one.cell is not None)
+    retiring = [old for old, num_leaving in leaving.items() if sum(old.users.values()) == num_leaving]
+    longest = max(one.num_own_tokens for _, _, one in sequences)
+    capacity = round_up(longest + num_new_tokens + 2 * math.isqrt(longest))
+    block = KVBlock.zeros(shape, len(grid), len(grid[0]), capacity)
+    for layer, target in enumerate(block.layers):
+        for group, member, one in sequences:
+            if one.cell is not None and one.num_own_tokens:
+                target.both[:, group, :, member, : one.num_own_tokens] = one.cell.read(layer, one.num_own_tokens)
+        for old in retiring:
+            old.layers[layer] = target
+    for group, member, one in sequences:
+        one.set_cell(Cell(block, group, member))
+    return block
+
+
+class PrefixStack:
+    """Several prefixes side by side for one call. One prefix is passed on as it is; the last stack of several is kept,
+    because the same tasks tend to meet again.
+    """
+
+    def __init__(self, shape: CacheShape) -> None:
+        self._shape = shape
+        self._stacked: tuple[tuple[Prefix | None, ...], list[LayerCache]] | None = None
+
+    def layers(self, prefixes: Sequence[Prefix | None]) -> list[LayerCache]:
+        """Per layer (2, len(prefixes), key heads, 1, P, head_dim); P is 0 when nobody has a prefix."""
+        shape, key = self._shape, tuple(prefixes)
+        if len(key) == 1 and key[0] is not None:
+            return key[0].layers
+        if self._stacked is not None and self._stacked[0] == key:
+            return self._stacked[1]
+        width = max((prefix.width for prefix in key if prefix is not None), default=0)
+        self._stacked = None
+        layers: list[LayerCache] = []
+        for layer in range(shape.num_layers):
+            stacked = np.zeros(shape.block_size(len(key), 1, width), np.float32)
+            for group, prefix in enumerate(key):
+                if prefix is not None:
+                    stacked[:, group, :, :, : prefix.width] = prefix.layers[layer].both[:, 0]
+            layers.append(LayerCache.of(stacked))
+        self._stacked = key, layers
+        return layers
+
+    def forget_unused(self) -> None:
+        """Release a stack that holds a prefix nobody uses any more."""
+        if self._stacked is not None and any(one is not None and not one.num_users for one in self._stacked[0]):
+            self._stacked = None

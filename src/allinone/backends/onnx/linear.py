@@ -1,0 +1,133 @@
+"""How one linear layer is written into the graph, for each way its matrix can be stored.
+
+Owns the arithmetic of a product: which nodes turn activations (tokens, inputs) into (tokens, outputs). `quantize.py`
+makes the matrices, `graph.py` says which layer reads what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allinone.backends.onnx.graph_builder import MICROSOFT, GraphBuilder
+
+ACTIVATION_LIMIT = 127
+ACTIVATION_ZERO = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatLinear:
+    """`weight` float32 (inputs, outputs), `bias` float32 (outputs,) or None."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Linear:
+    """`weight` int8, or uint8 with zero point 128, (inputs, outputs); `scale` float32 (outputs,); `bias` or None."""
+
+    weight: NDArray[np.int8] | NDArray[np.uint8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32] | None = None
+
+
+Linear: TypeAlias = FloatLinear | Int8Linear
+
+
+class Activation:
+    """Float activations (tokens, inputs), quantised to uint8 with one scale per token when a layer first asks.
+
+    Args:
+        builder: the graph being written.
+        values: name of the float32 value.
+        zeros: name of a uint8 input (tokens,) filled with 128, the zero point of each token.
+        factor: name of a float32 value (tokens, 1) that `values` still has to be multiplied with; None for 1.
+    """
+
+    def __init__(self, builder: GraphBuilder, values: str, zeros: str, *, factor: str | None = None) -> None:
+        self.builder, self.values, self._zeros, self._factor = builder, values, zeros, factor
+        self._quantized: tuple[str, str] | None = None
+
+    def quantized(self) -> tuple[str, str]:
+        """uint8 (tokens, inputs) and float32 scale (tokens, 1)."""
+        if self._quantized is None:
+            builder = self.builder
+            last_axis = builder.constant("last_axis", [-1], np.int64)
+            peak = builder.op("ReduceMax", builder.op("Abs", self.values), last_axis, keepdims=0)
+            scale = builder.op("Mul", peak, builder.constant("one_step", 1 / ACTIVATION_LIMIT))
+            integers = builder.op("QuantizeLinear", self.values, scale, self._zeros, axis=0)
+            scale = builder.op("Unsqueeze", scale, last_axis)
+            self._quantized = integers, builder.op("Mul", scale, self._factor) if self._factor else scale
+        return self._quantized
+
+    def select(self, rows: str) -> SelectedActivation:
+        """Some rows of it, possibly none."""
+        return SelectedActivation(self, rows)
+
+
+class SelectedActivation(Activation):
+    """Rows of an activation, picked after quantisation: ONNX Runtime cannot reduce over no rows, but can pick none."""
+
+    def __init__(self, whole: Activation, rows: str) -> None:
+        self._whole, self._rows, self.builder = whole, rows, whole.builder
+        self._picked: dict[str, str] = {}
+
+    @property
+    def values(self) -> str:
+        """Name of the float32 rows."""
+        return self._pick(self._whole.values)
+
+    def quantized(self) -> tuple[str, str]:
+        """uint8 (rows, inputs) and float32 scale (rows, 1)."""
+        integers, scale = self._whole.quantized()
+        return self._pick(integers), self._pick(scale)
+
+    def _pick(self, value: str) -> str:
+        if value not in self._picked:
+            self._picked[value] = self.builder.op("Gather", value, self._rows)
+        return self._picked[value]
+
+
+def add_linear(x: Activation, linear: Linear, name: str) -> str:
+    """Write `x @ weight + bias`; returns the name of the result (tokens, outputs)."""
+    builder = x.builder
+    bias = None if linear.bias is None else builder.constant(f"{name}.bias", linear.bias)
+    product, factor = add_unscaled_product(x, linear, name)
+    if factor is not None:
+        product = builder.op("Mul", product, factor)
+    return product if bias is None else builder.op("Add", product, bias)
+
+
+def add_unscaled_product(x: Activation, linear: Linear, name: str) -> tuple[str, str | None]:
+    """Write `x @ weight` without what is the same for a whole token.
+
+    Returns:
+        Name of the product (tokens, outputs), and of the factor (tokens, 1) it lacks; None if it lacks none.
+    """
+    builder = x.builder
+    weight = builder.matrix(f"{name}.weight", linear.weight)
+    if isinstance(linear, FloatLinear):
+        return builder.op("MatMul", x.values, weight), None
+    scale, zero = builder.constant(f"{name}.scale", linear.scale), add_weight_zero(builder, linear)
+    return add_int8_product(x, weight, scale, zero)
+
+
+def add_weight_zero(builder: GraphBuilder, linear: Int8Linear) -> str:
+    """The zero point of a weight matrix: 0 for signed weights, 128 for unsigned ones."""
+    if linear.weight.dtype == np.int8:
+        return builder.constant("signed_zero", 0, np.int8)
+    return builder.constant("unsigned_zero", ACTIVATION_ZERO, np.uint8)
+
+
+def add_int8_product(x: Activation, weight: str, scale: str, weight_zero: str) -> tuple[str, str]:
+    """Write an exact integer product, scaled per output; returns it and the scale (tokens, 1) it lacks."""
+    builder = x.builder
+    integers, token_scale = x.quantized()
+    one = builder.constant("one", 1.0)
+    activation_zero = builder.constant("activation_zero", ACTIVATION_ZERO, np.uint8)
+    operands = (integers, weight, one, scale, activation_zero, weight_zero)
+    return builder.op("MatMulIntegerToFloat", *operands, domain=MICROSOFT), token_scale
