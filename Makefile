@@ -1,0 +1,49 @@
+# `make run` starts the program, `make test` tests it; both begin by making .venv where it is not there yet.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-
+NEEDS := pyproject.toml constraints.txt scripts/install.py
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SILENT:
+.PHONY: help run test test-real check fix docs bench clean
+
+help: ## what can be made
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP)default ## chat with the bundled model (ARGS="--lang en" is passed on)
+	exec $(BIN)/allinone $(ARGS)
+
+test: $(STAMP)dev ## the whole default test suite
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-real: $(STAMP)transformers ## the tests against torch and transformers
+	$(BIN)/python -m pytest -m real_model $(ARGS)
+
+check: $(STAMP)dev ## format, lint, types, layers, spelling, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+	$(BIN)/python scripts/generate_docs.py --check
+
+fix: $(STAMP)dev ## format, and fix what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)dev ## write docs/cli.md, docs/errors.md and docs/config.md again
+	$(BIN)/python scripts/generate_docs.py
+
+clean: ## remove .venv and everything that tools left behind
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP)%: $(NEEDS)
+	command -v $(PYTHON) >/dev/null || { \
+	  echo "error: $(PYTHON) is not installed; Python 3.10 or newer is needed." >&2; \
+	  echo "  hint: install it (Debian: sudo apt install python3 python3-venv), or: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) scripts/install.py $*

@@ -1,0 +1,25 @@
+"""Where the checkout's own files are, for tests that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src" / "allinone"
+_FOLDERS = (".ci", "benchmarks", "docs", "examples", "scripts", "src", "tests", "training")
+_NOT_TEXT = {".gguf", ".onnx", ".bin", ".npz", ".png", ".xz", ".pyc", ".safetensors"}
+
+
+def python_files(folder: Path = SRC) -> list[Path]:
+    """Every module below `folder`, in a fixed order."""
+    return sorted(folder.rglob("*.py"))
+
+
+def text_files() -> Iterator[Path]:
+    """Every text file that belongs to the project, whether or not git knows it yet."""
+    yield from (path for path in sorted(ROOT.iterdir()) if path.is_file() and not path.name.startswith(".coverage"))
+    for folder in _FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and path.suffix not in _NOT_TEXT and "__pycache__" not in path.parts:
+                yield path
