@@ -9,7 +9,6 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -133,8 +132,3 @@ def attention_mask(group: Tensor, doc: Tensor) -> Tensor:
     causal = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool).tril()
     return (same_group & visible & causal)[:, None]
 
-
-def load_shards(folder: Path, pattern: str) -> dict[str, np.ndarray]:
-    """All shards of a pattern joined along the rows."""
-    parts = [dict(np.load(path)) for path in sorted(folder.glob(pattern))]
-    return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]} if parts else {}

@@ -110,7 +110,7 @@ def render_messages(
 def load_prompt(path: Path) -> Prompt:
     """Reads one `.prompt` file (YAML front matter between `---` lines, then the body)."""
     _, front, body = re.split(r"(?m)^---\s*$", path.read_text(encoding="utf-8"), maxsplit=2)
-    meta = yaml.safe_load(front)
+    meta = yaml.safe_load(re.sub(r"([{,]\s*)(\w+\?)(?=\s*:)", r'\1"\2"', front))  # PyYAML rejects a plain `mood?:`
     entries = meta.get("allinone.labels") or {}
     labels = tuple((str(name), str((entry or {}).get("description", ""))) for name, entry in entries.items())
     return Prompt(path.stem, body.strip("\n"), labels)

@@ -38,12 +38,14 @@ class Schedule:
     label_weight: float = 12.0
     input_weight: float = 0.4
     input_until: float = 0.25
+    scored_tasks: int = 2048
+    scored_plain: int = 4096
     plain_share: float = 0.5
     plain_until: float = 0.3
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3
-    tokens_per_shard: int = 6_000_000
+    corpus_scale: float = 1.0
     compile: bool = True
 
 

@@ -155,6 +155,7 @@ def t0_reviews(data: Path) -> tuple[tuple[str, str], ...]:
         else:
             label = "pos" if answer in T0_POSITIVE else "neg" if answer in T0_NEGATIVE else None
         text = record["messages"][0]["content"].strip()
+        text = re.sub(r"^(?:Based on|Is there)[^=]*===\s*", "", text)
         for frame in frames:
             text = re.sub(frame, " ", text, flags=re.DOTALL if frame.startswith("^Here") else 0).strip()
         text = clean(text.replace("<br /><br />", " ").replace("\\n", " ").replace('\\""', '"'))

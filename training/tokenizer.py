@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from training.lexicon import EN_NEGATIVE, EN_POSITIVE
 from training.settings import load_settings
-from training.sources import plain_texts, require_data
+from training.sources import load_train, plain_texts, require_data, t0_reviews
 from training.smalltalk import sample_texts
 
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -67,7 +68,11 @@ def train(data: Path, vocab_size: int, seed: int = 0) -> Tokenizer:
     def lines() -> Iterator[str]:
         yield from label_lines(20_000)
         yield from sample_texts(random.Random(seed), 5_000)
+        for word in EN_POSITIVE + EN_NEGATIVE:
+            yield f" {word}\n" * 400
         yield from plain_texts(data, random.Random(seed))
+        for text in [r["text"] for r in load_train(data, "en_sst2")] + [text for text, _ in t0_reviews(data)]:
+            yield f"{text}\n" * 3
 
     tokenizer.train_from_iterator(lines(), trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in CONTROL_TOKENS])
