@@ -18,14 +18,13 @@ from training.prompts import Part, Prompt, load_prompts
 from training.settings import ROOT, load_settings
 from training.sources import EvaluationTexts, plain_texts, require_data
 from training.tasks_chat import chat_examples, empathy_examples
+from training.tasks_correction import grammar_examples, typo_examples
 from training.tasks_label import emotion_examples, intent_examples, sentiment_cases, sentiment_example
 from training.tasks_text import (
-    grammar_examples,
     keyword_examples,
     polish_rewrite_examples,
     title_summary_examples,
     translate_examples,
-    typo_examples,
 )
 from training.tokenizer import Codec
 
@@ -72,7 +71,10 @@ def build_shard(data: Path, codec: Codec, seed: int, row: int, scale: float) -> 
             example = encode_example(parts, codec)
             encoded.append(example)
             count, tokens = count + 1, tokens + len(example.ids)
-        print(f"  {name:20} {count:6} examples {tokens / 1e3:8.0f} k tokens {time.monotonic() - started:5.1f} s", flush=True)
+        print(
+            f"  {name:20} {count:6} examples {tokens / 1e3:8.0f} k tokens {time.monotonic() - started:5.1f} s",
+            flush=True,
+        )
     print(f"  dropped as evaluation texts: {dict(dropped)}", flush=True)
     return pack(encoded, row, rng)
 
@@ -86,7 +88,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = load_settings(args.profile)
     data, schedule = require_data(args.data), settings.schedule
-    codec = Codec(settings.run / "tokenizer.json")
+    codec = Codec.load(settings.run / "tokenizer.json")
     scale = schedule.corpus_scale
     plain = settings.run / "plain.npz"
     if not plain.exists():

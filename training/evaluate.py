@@ -20,22 +20,36 @@ from training.export import TARGET, read_gguf
 from training.model import Qwen2
 from training.packing import encode_example
 from training.prompts import Message, Part, Prompt, load_prompts
-from training.settings import load_settings
 from training.smalltalk import EMOTION_EN, sample_turn
 from training.sources import is_chinese, load_public, require_data
 from training.tasks_label import EKMAN, EWECT, SIGN
 from training.tokenizer import Codec
 
 POLARITY_SETS = (
-    "sent_zh_chnsenticorp_dev", "sent_zh_waimai_public_2k", "sent_en_sst2_dev", "sent_zh_chnsenticorp_test",
-    "sent_zh_bookreview_dev_2k", "sent_en_custrev_1k",
+    "sent_zh_chnsenticorp_dev",
+    "sent_zh_waimai_public_2k",
+    "sent_en_sst2_dev",
+    "sent_zh_chnsenticorp_test",
+    "sent_zh_bookreview_dev_2k",
+    "sent_en_custrev_1k",
 )
-PROBES = {
-    "正面": ("今天的实验终于成功了,太棒了!", "今天的实验终于成功了，太棒了！", "我考上研究生啦", "这家店的菜很好吃", "谢谢你，帮了我大忙", "我太开心了", "I got the job, so happy!", "What a lovely day", "终于放假了，好开心"),
-    "负面": ("我今天心情不好", "今天被老板骂了，很难过", "东西坏了，客服还不理人", "好累，不想上班", "I feel terrible today", "This is the worst movie ever", "我今天心情很差", "等了两个小时还没送到"),
-    "中性": ("会议下午三点开始", "这本书一共三百页", "The train leaves at nine", "我住在上海", "水在一百度沸腾"),
-}  # fmt: skip
-CHAT_PROBES = ("你好", "我今天心情不好", "今天的实验终于成功了,太棒了!", "你是谁？", "谢谢你", "明天要考试了，好紧张", "今天吃什么", "我和男朋友吵架了", "给我讲个笑话", "我不想活了", "法国的首都是哪里？", "Hello!", "I feel sad today", "Who are you?", "I passed my exam!", "What should I eat for dinner?", "I'm so angry at my boss", "Thank you", "Good night", "What is the capital of France?")  # noqa: E501
+PROBES = {  # everyday sentences; none of them is trained on
+    "正面": (
+        *("今天的实验终于成功了,太棒了!", "今天的实验终于成功了，太棒了！", "我考上研究生啦", "这家店的菜很好吃"),
+        *("谢谢你，帮了我大忙", "我太开心了", "终于放假了，好开心", "I got the job, so happy!", "What a lovely day"),
+    ),
+    "负面": (
+        *("我今天心情不好", "今天被老板骂了，很难过", "东西坏了，客服还不理人", "好累，不想上班", "我今天心情很差"),
+        *("等了两个小时还没送到", "I feel terrible today", "This is the worst movie ever"),
+    ),
+    "中性": ("会议下午三点开始", "这本书一共三百页", "我住在上海", "水在一百度沸腾", "The train leaves at nine"),
+}
+CHAT_PROBES = (
+    *("你好", "我今天心情不好", "今天的实验终于成功了,太棒了!", "你是谁？", "谢谢你", "明天要考试了，好紧张"),
+    *("今天吃什么", "我和男朋友吵架了", "给我讲个笑话", "我不想活了", "法国的首都是哪里？", "我养的猫死了"),
+    *("Hello!", "I feel sad today", "Who are you?", "I passed my exam!", "What should I eat for dinner?"),
+    *("I'm so angry at my boss", "Thank you", "Good night", "What is the capital of France?", "I want to die"),
+)
 
 
 @dataclass
@@ -101,7 +115,9 @@ def label_metrics(probs: np.ndarray, gold: list[int]) -> dict[str, float]:
         tp = int(((guess == c) & (truth == c)).sum())
         scores.append(2 * tp / max(1, int((guess == c).sum() + (truth == c).sum())))
     bins = np.minimum((probs.max(1) * 15).astype(int), 14)
-    ece = sum(abs((guess == truth)[bins == b].mean() - probs.max(1)[bins == b].mean()) * (bins == b).mean() for b in set(bins))
+    ece = sum(
+        abs((guess == truth)[bins == b].mean() - probs.max(1)[bins == b].mean()) * (bins == b).mean() for b in set(bins)
+    )
     return {
         "accuracy": round(float((guess == truth).mean()), 4),
         "macro_f1": round(float(np.mean(scores)), 4),
@@ -124,11 +140,12 @@ def evaluate_labels(scorer: Scorer, data: Path, quick: bool) -> dict[str, Any]:
         wordings = (("sentiment", ("正面", "负面")), ("sentiment.en", ("positive", "negative")))
         for key, names in wordings[: 1 if quick else None]:
             prompt = scorer.prompts[key]
-            two = restricted(prompt, names)
-            forms = {"two labels listed": two} if quick else {"two labels listed": two, "three listed": list(prompt.labels)}
+            forms = {"": list(prompt.labels)}  # as the product asks: all labels listed, two of them compared
+            if not quick:
+                forms[" · only two listed"] = restricted(prompt, names)
             for form, labels in forms.items():
                 rows = [scorer.ids(prompt.render({"text": r["text"]}, labels=labels)) for r in records]
-                found[f"{name} · {key} · {form}"] = label_metrics(scorer.label_probs(rows, names), gold)
+                found[f"{name} · {key}{form}"] = label_metrics(scorer.label_probs(rows, names), gold)
     if not quick:
         records = load_public(data, "sent_en_tweeteval_val")
         names = ("正面", "负面", "中性")
@@ -166,12 +183,20 @@ def evaluate_text(scorer: Scorer, data: Path, count: int) -> dict[str, Any]:
     """Exact matches of corrections, greedy; and a few answers to look at."""
     rng = torch.Generator().manual_seed(0)
     found: dict[str, Any] = {}
-    for name, task in (("typo_zh_ecspell_law_test", "typo"), ("typo_zh_sighan13_test", "typo"), ("gec_en_jfleg_dev", "grammar")):
+    for name, task in (
+        ("typo_zh_ecspell_law_test", "typo"),
+        ("typo_zh_sighan13_test", "typo"),
+        ("gec_en_jfleg_dev", "grammar"),
+    ):
         records = [r for r in load_public(data, name) if len(r["src"]) < 80][:count]
         outputs = [scorer.generate(scorer.prompts[task].render({"text": r["src"]}), 90, 0.0, rng)[0] for r in records]
         found[name] = {
-            "exact": round(sum(o.strip() == r["tgt"].strip() for o, r in zip(outputs, records, strict=True)) / len(records), 3),
-            "unchanged_source_would_be": round(sum(r["src"].strip() == r["tgt"].strip() for r in records) / len(records), 3),
+            "exact": round(
+                sum(o.strip() == r["tgt"].strip() for o, r in zip(outputs, records, strict=True)) / len(records), 3
+            ),
+            "unchanged_source_would_be": round(
+                sum(r["src"].strip() == r["tgt"].strip() for r in records) / len(records), 3
+            ),
             "cases": len(records),
             "first": [f"{r['src']} → {o}" for r, o in zip(records[:3], outputs, strict=False)],
         }
@@ -207,14 +232,27 @@ def evaluate_chat(scorer: Scorer, count: int) -> dict[str, Any]:
             Message("system", (Part("对方此刻的情绪：", True), Part(mood, False))),
             Message("assistant", (Part(reply, False),)),
         ]
-        bare = reply.strip(" 。.!！").lower() in (*labels, "positive", "negative", "neutral", "user", "assistant", "system", "")
+        bare = reply.strip(" 。.!！").lower() in (
+            *labels,
+            "positive",
+            "negative",
+            "neutral",
+            "user",
+            "assistant",
+            "system",
+            "",
+        )
         counts["bare label or role"] += bare
         counts["contains a label word"] += any(w in reply for w in ("正面", "负面", "中性", "positive", "negative"))
         counts["did not end in 80 tokens"] += not ended
         counts["other language"] += is_chinese(reply) != is_chinese(turn.text)
     replies = {}
     for text in CHAT_PROBES:
-        mood = labels[int(scorer.label_probs([scorer.ids(scorer.prompts["sentiment"].render({"text": text}))], labels)[0].argmax())]
+        mood = labels[
+            int(
+                scorer.label_probs([scorer.ids(scorer.prompts["sentiment"].render({"text": text}))], labels)[0].argmax()
+            )
+        ]
         replies[text] = f"[{mood}] {scorer.generate(prompt.render({'text': text, 'mood': mood}), 80, 0.7, rng)[0]}"
     return {"calls": 2 * count, "counts": dict(counts), "replies": replies}
 
@@ -222,17 +260,18 @@ def evaluate_chat(scorer: Scorer, count: int) -> dict[str, Any]:
 def main() -> None:
     """Evaluates one GGUF."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="cpu", help="whose tokenizer.json to use")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gguf", type=Path, default=TARGET)
-    parser.add_argument("--quick", action="store_true", help="200 cases of the three required sets, in BF16, and the probes")
+    parser.add_argument(
+        "--quick", action="store_true", help="200 cases of the three required sets, in BF16, and the probes"
+    )
     parser.add_argument("--out", type=Path, help="also write the report there")
     args = parser.parse_args()
     data = require_data(args.data)
     shape, weights = read_gguf(args.gguf)
     model = Qwen2(shape)
     model.load_state_dict(weights)
-    scorer = Scorer(model.eval(), Codec(load_settings(args.profile).run / "tokenizer.json"), load_prompts(PROMPTS), args.quick)
+    scorer = Scorer(model.eval(), Codec.from_gguf(args.gguf), load_prompts(PROMPTS), args.quick)
     report: dict[str, Any] = {"labels": evaluate_labels(scorer, data, args.quick), "probes": evaluate_probes(scorer)}
     if not args.quick:
         report["chat"] = evaluate_chat(scorer, 100)

@@ -58,7 +58,9 @@ def gguf_name(name: str) -> str:
 def write_metadata(writer: gguf.GGUFWriter, shape: ModelShape, codec: Codec) -> None:
     """Everything but the tensors: shape, licence, tokenizer, template."""
     writer.add_name("bundled-0")
-    writer.add_description("The small bilingual demo model bundled with allinone, trained from scratch by its own recipe.")
+    writer.add_description(
+        "The small bilingual demo model bundled with allinone, trained from scratch by its own recipe."
+    )
     writer.add_license("other")
     writer.add_license_name("demo weights; some training sets have unclear licences, see CARD.md")
     writer.add_languages(["zh", "en"])
@@ -187,7 +189,7 @@ def main() -> None:
     parser.add_argument("--target", type=Path, help="GGUF to write (default: the bundled one for profile cpu)")
     args = parser.parse_args()
     settings = load_settings(args.profile)
-    codec = Codec(settings.run / "tokenizer.json")
+    codec = Codec.load(settings.run / "tokenizer.json")
     target = args.target or (TARGET if args.profile == "cpu" else settings.run / f"{args.profile}.gguf")
     target.parent.mkdir(parents=True, exist_ok=True)
     weights = torch.load(settings.run / "ema.pt", weights_only=True)

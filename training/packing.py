@@ -102,7 +102,7 @@ def pack(examples: Iterable[Encoded], row: int, rng: random.Random) -> dict[str,
     for r, members in enumerate(rows):
         at = 0
         for g, (prefix, bundle) in enumerate(members):
-            documents = [(list(prefix), [NONE] * len(prefix))] + [(e.ids, e.roles) for e in bundle]
+            documents = [(list(prefix), [NONE] * len(prefix)), *((e.ids, e.roles) for e in bundle)]
             for d, (ids, roles) in enumerate(documents):
                 span = slice(at, at + len(ids))
                 start = len(prefix) if d else 0
@@ -117,7 +117,7 @@ def pack_plain(texts: Iterable[str], codec: Codec, row: int) -> dict[str, np.nda
     """Running text cut into full rows; every text starts a document of its own."""
     examples: list[Encoded] = []
     for text in texts:
-        ids = codec.encode(text, control=False) + [codec.end_of_text]
+        ids = [*codec.encode(text, control=False), codec.end_of_text]
         for start in range(0, len(ids), row):
             piece = ids[start : start + row]
             if len(piece) > 8:
@@ -131,4 +131,3 @@ def attention_mask(group: Tensor, doc: Tensor) -> Tensor:
     visible = (doc[:, None, :] == 0) | (doc[:, :, None] == doc[:, None, :])
     causal = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool).tril()
     return (same_group & visible & causal)[:, None]
-

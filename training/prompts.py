@@ -47,7 +47,7 @@ class Prompt:
         labels: Sequence[tuple[str, str]] | None = None,
         history: Sequence[Message] = (),
     ) -> list[Part]:
-        """Parts of the prompt up to and including `<|im_start|>assistant\\n`."""
+        """Parts of the prompt up to and including the opening of the assistant's turn."""
         messages = render_messages(self.body, values, labels if labels is not None else self.labels, history)
         parts: list[Part] = []
         for message in messages:
@@ -63,7 +63,10 @@ def render_messages(
 ) -> list[Message]:
     """Messages of a body: `{{role}}` opens one, values become parts of their own, trusted text is stripped."""
     body = re.sub(
-        r"\{\{#if (\w+)\}\}(.*?)\{\{/if\}\}", lambda m: m.group(2) if values.get(m.group(1)) else "", body, flags=re.DOTALL
+        r"\{\{#if (\w+)\}\}(.*?)\{\{/if\}\}",
+        lambda m: m.group(2) if values.get(m.group(1)) else "",
+        body,
+        flags=re.DOTALL,
     )
 
     def each(match: re.Match[str]) -> str:

@@ -1,8 +1,9 @@
 """Profiles of the recipe, read from `training/config.toml`."""
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import tomllib
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

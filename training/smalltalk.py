@@ -6,11 +6,12 @@ utterance: a model this small copies the wrong one. Neighbours: `corpus` asks he
 
 import random
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+import tomllib
 
 from training.sources import normalise
 
@@ -89,7 +90,9 @@ def vary(text: str, language: str, rng: random.Random) -> str:
 def sample_turn(rng: random.Random, *, language: str | None = None, mood: str | None = None) -> Turn:
     """One random turn, situations weighted by how many ways they can be said."""
     pool = [
-        s for s in load_situations() if (language is None or s.language == language) and (mood is None or s.mood == mood)
+        s
+        for s in load_situations()
+        if (language is None or s.language == language) and (mood is None or s.mood == mood)
     ]
     while True:
         situation = rng.choices(pool, weights=[len(s.user) ** 0.7 for s in pool])[0]

@@ -90,12 +90,26 @@ def clean(text: str) -> str:
 def plain_texts(data: Path, rng: random.Random, scale: float = 1.0) -> Iterator[str]:
     """Running text for the language-model part: reviews, posts, dialogues, articles. Shuffled inside each source."""
     budgets = {  # characters taken from each source at scale 1
-        "zh_online_shopping_10_cats": 1_600_000, "zh_book_review": 500_000, "zh_ewect_usual": 600_000,
-        "zh_covid_weibo_7": 150_000, "zh_nus_sms": 120_000, "zh_lccc_toy": 250_000, "zh_plexpt_questions": 700_000,
-        "smilechat": 2_500_000, "zh_lctt_articles": 500_000, "zh_classical_modern_target": 400_000,
-        "tatoeba_cmn_eng": 900_000, "en_sst2": 700_000, "en_goemotions_ekman": 1_800_000, "en_tweeteval_emotion": 200_000,
-        "topical_chat": 1_500_000, "wikitext2": 800_000, "counsel_chat": 600_000, "t0_reviews": 900_000,
-        "csl_summary_zip": 600_000, "gpteacher_roleplay": 300_000,
+        "zh_online_shopping_10_cats": 1_600_000,
+        "zh_book_review": 500_000,
+        "zh_ewect_usual": 600_000,
+        "zh_covid_weibo_7": 150_000,
+        "zh_nus_sms": 120_000,
+        "zh_lccc_toy": 250_000,
+        "zh_plexpt_questions": 700_000,
+        "smilechat": 2_500_000,
+        "zh_lctt_articles": 500_000,
+        "zh_classical_modern_target": 400_000,
+        "tatoeba_cmn_eng": 900_000,
+        "en_sst2": 700_000,
+        "en_goemotions_ekman": 1_800_000,
+        "en_tweeteval_emotion": 200_000,
+        "topical_chat": 1_500_000,
+        "wikitext2": 800_000,
+        "counsel_chat": 600_000,
+        "t0_reviews": 900_000,
+        "csl_summary_zip": 600_000,
+        "gpteacher_roleplay": 300_000,
     }
     for name, budget in budgets.items():
         if name == "t0_reviews":
@@ -123,7 +137,16 @@ def plain_form(record: Record) -> str:
 
 
 T0_POSITIVE = {"yes", "positive", "good", "flattering", "satisfied", "increase", "they loved it", "definitely"}
-T0_NEGATIVE = {"no", "negative", "bad", "unflattering", "dissatisfied", "decrease", "they didn't like it!", "not at all"}
+T0_NEGATIVE = {
+    "no",
+    "negative",
+    "bad",
+    "unflattering",
+    "dissatisfied",
+    "decrease",
+    "they didn't like it!",
+    "not at all",
+}
 
 
 @lru_cache(maxsize=2)
@@ -131,15 +154,28 @@ def t0_reviews(data: Path) -> tuple[tuple[str, str], ...]:
     """(review, "pos" | "neg") found inside the T0 prompts; reviews of an evaluation set are left out."""
     held_out = EvaluationTexts(data)
     frames = [  # what surrounds the review in the templates
-        r"^Is this product review (?:positive)\?\n", r"\nIs (?:the review|this product review) (?:positive|negative).*$",
-        r"^Here is a review left.*?dissatisfied\?\n", r"^Based on this review.*?===\n", r"^You are considering.*?\n",
-        r"^Is there a negative or positive tone.*?===\n", r"\nDoes this product review.*$", r"\nWould you say this review.*$",
-        r"^(?:Review )?[Tt]itle: ", r"\n(?:Product )?[Rr]eview(?: text)?: ?", r"^(?:Product )?[Rr]eview(?: text)?: ?",
-        r"\nAnswer:\s*$", r"^The following movie review expresses what sentiment\? ",
-        r" ?(?:The sentiment expressed for the movie is|How does the (?:reviewer|viewer) feel about the movie\?|"
-        r"Did the reviewer (?:enjoy|find) .*|What (?:is the )?sentiment .*|\s*Is this review positive or negative\?)\s*$",
-        r"\n===\nBased on that, my rating is\s*$", r"\n\nReview (?:rating|score.*):\s*$", r"\n\nStars:\s*$",
-        r"\nOn a scale of 1 to 5.*$", r"\nSo I would like to give it\s*$", r" My rating for this place is\s*$",
+        r"^Is this product review (?:positive)\?\n",
+        r"\nIs (?:the review|this product review) (?:positive|negative).*$",
+        r"^Here is a review left.*?dissatisfied\?\n",
+        r"^Based on this review.*?===\n",
+        r"^You are considering.*?\n",
+        r"^Is there a negative or positive tone.*?===\n",
+        r"\nDoes this product review.*$",
+        r"\nWould you say this review.*$",
+        r"^(?:Review )?[Tt]itle: ",
+        r"\n(?:Product )?[Rr]eview(?: text)?: ?",
+        r"^(?:Product )?[Rr]eview(?: text)?: ?",
+        r"\nAnswer:\s*$",
+        r"^The following movie review expresses what sentiment\? ",
+        r" ?(?:The sentiment expressed for the movie is|How does the (?:re)?viewer feel about the movie\?|"
+        r"Did the reviewer (?:enjoy|find) .*"
+        r"|What (?:is the )?sentiment .*|\s*Is this review positive or negative\?)\s*$",
+        r"\n===\nBased on that, my rating is\s*$",
+        r"\n\nReview (?:rating|score.*):\s*$",
+        r"\n\nStars:\s*$",
+        r"\nOn a scale of 1 to 5.*$",
+        r"\nSo I would like to give it\s*$",
+        r" My rating for this place is\s*$",
     ]
     found: dict[str, str] = {}
     for record in load_train(data, "t0_train_50k"):
@@ -159,7 +195,7 @@ def t0_reviews(data: Path) -> tuple[tuple[str, str], ...]:
         for frame in frames:
             text = re.sub(frame, " ", text, flags=re.DOTALL if frame.startswith("^Here") else 0).strip()
         text = clean(text.replace("<br /><br />", " ").replace("\\n", " ").replace('\\""', '"'))
-        if label and len(text) > 15 and text not in held_out:
-            if found.setdefault(text, label) != label:
-                found[text] = "mixed"
+        usable = label and len(text) > 15 and text not in held_out
+        if usable and found.setdefault(text, label) != label:
+            found[text] = "mixed"
     return tuple((t, y) for t, y in found.items() if y != "mixed")

@@ -15,11 +15,17 @@ BANNED = re.compile(
     r"性侵|强奸|http|网友|帖子|平台|热线|留言|1\.|①|\*|#|suicide|kill|medication|http",
     re.IGNORECASE,
 )
-NEGATIVE_HINT = re.compile(r"难过|伤心|痛苦|焦虑|压力|害怕|生气|吵架|烦|累|哭|失眠|孤独|迷茫|自卑|不开心|讨厌|sad|angry|afraid|tired|hate|worried")
+NEGATIVE_HINT = re.compile(
+    r"难过|伤心|痛苦|焦虑|压力|害怕|生气|吵架|烦|累|哭|失眠|孤独|迷茫|自卑|不开心|讨厌|sad|angry|afraid|tired|hate|worried"
+)
 POSITIVE_HINT = re.compile(r"开心|高兴|喜欢|太好|成功|谢谢|感谢|幸福|棒|love|great|happy|thank|glad|fun", re.IGNORECASE)
 SYSTEMS = (
-    "You are a helpful assistant.", "You are a helpful assistant", "你是一个乐于助人的助手。", "你是一个友善的聊天机器人。",
-    "You are a kind friend. Keep your replies short.", "你是用户的好朋友，说话温柔、简短。",
+    "You are a helpful assistant.",
+    "You are a helpful assistant",
+    "你是一个乐于助人的助手。",
+    "你是一个友善的聊天机器人。",
+    "You are a kind friend. Keep your replies short.",
+    "你是用户的好朋友，说话温柔、简短。",
 )
 
 
@@ -81,7 +87,9 @@ def english_dialogues(data: Path, rng: random.Random, count: int) -> Iterator[li
             if is_chinese(user["content"]) or not re.fullmatch(r"[\x00-\x7f’“”]*", user["content"] + bot["content"]):
                 continue
             pairs.append((first_sentences(user["content"], 160), first_sentences(bot["content"], 200)))
-    pairs = [(clean(u), clean(b)) for u, b in pairs if 2 < len(u) < 200 and 8 < len(b) < 200 and not BANNED.search(u + b)]
+    pairs = [
+        (clean(u), clean(b)) for u, b in pairs if 2 < len(u) < 200 and 8 < len(b) < 200 and not BANNED.search(u + b)
+    ]
     for pair in rng.sample(pairs, min(len(pairs), count)):
         yield [pair]
 

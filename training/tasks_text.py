@@ -1,12 +1,13 @@
-"""Examples of the tasks that answer with text: typo, grammar, keywords, title, summary, translation, polish, rewrite.
+"""Examples of the tasks that answer with text: keywords, title, summary, translation, polish, rewrite.
 
-A model of this size copies with effort, so sources are short. Neighbours: `tasks_label`, `tasks_chat`.
+A model of this size copies with effort, so sources are short. Neighbours: `tasks_correction`, `tasks_label`,
+`tasks_chat`.
 """
 
 import json
 import random
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,6 @@ from training.sources import clean, is_chinese, load_train, split_sentences
 from training.tasks_chat import reply_parts
 
 Parts = list[Part]
-COMMON_CONFUSIONS = {
-    "的": "得地", "得": "的", "地": "的", "在": "再", "再": "在", "做": "作", "作": "做", "他": "她", "那": "哪", "哪": "那", "己": "已", "已": "以",
-    "坐": "座", "座": "坐", "们": "门", "园": "圆", "账": "帐", "像": "象", "带": "戴", "到": "道", "知": "只", "道": "到", "是": "事", "事": "是",
-    "以": "已", "因": "应", "应": "因", "经": "今", "今": "金", "天": "添", "气": "汽", "很": "狠", "请": "清", "情": "请", "清": "青", "和": "合",
-    "高": "搞", "兴": "性", "学": "雪", "生": "声", "明": "名", "名": "明", "觉": "决", "决": "绝", "题": "提", "提": "题", "受": "授", "近": "进",
-}
 WORDINGS = {
     "typo": ("请纠正错别字：", "改正下面句子里的错字，只输出句子。"),
     "grammar": ("Fix the grammar of this sentence:", "You correct grammar. Output the corrected sentence only."),
@@ -51,70 +46,6 @@ def short_chinese(data: Path, rng: random.Random, count: int) -> list[str]:
             texts += [s for s in split_sentences(clean(body))[:2] if 6 < len(s) < 40]
     texts = [t for t in texts if 5 < len(t) < 40]
     return rng.sample(texts, min(count, len(texts)))
-
-
-def confusions(data: Path) -> dict[str, list[str]]:
-    """Right character → wrong ones, from the correction sets and the common ones above."""
-    seen: dict[str, Counter[str]] = defaultdict(Counter)
-    for name in ("sighan1X", "ecspell_ALL"):
-        for record in load_train(data, name):
-            if len(record["src"]) == len(record["tgt"]):
-                for wrong, right in zip(record["src"], record["tgt"], strict=True):
-                    if wrong != right:
-                        seen[right][wrong] += 1
-    found = {right: list(wrong.elements()) for right, wrong in seen.items()}
-    for right, wrong in COMMON_CONFUSIONS.items():
-        found.setdefault(right, []).extend(wrong * 3)
-    return found
-
-
-def typo_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
-    """Wrong characters put into clean sentences, and the correction sets; some sentences are already right."""
-    wrong = confusions(data)
-    for name, count in (("sighan1X", 2_500), ("ecspell_ALL", 2_000)):
-        records = [r for r in load_train(data, name) if len(r["src"]) < 60]
-        for record in rng.sample(records, min(len(records), int(count * scale))):
-            yield ask(prompts, "typo", record["src"], record["tgt"], rng)
-    for sentence in short_chinese(data, rng, int(7_000 * scale)):
-        characters = list(sentence)
-        places = [i for i, c in enumerate(characters) if c in wrong]
-        rng.shuffle(places)
-        for place in places[: rng.choices((0, 1, 2), weights=(12, 65, 23))[0]]:
-            characters[place] = rng.choice(wrong[characters[place]])
-        yield ask(prompts, "typo", "".join(characters), sentence, rng)
-
-
-GRAMMAR_ERRORS = (
-    (r"\b(he|she|it|He|She|It) (\w+?)(?:es|s)\b", r"\1 \2"), (r"\bis\b", "are"), (r"\bare\b", "is"), (r"\bhas\b", "have"),
-    (r"\bwas\b", "were"), (r"\bwere\b", "was"), (r"\bdoesn't\b", "don't"), (r"\bdoes\b", "do"), (r"\b(the|a|an) ", ""),
-    (r"\bwent\b", "goed"), (r"\bwent\b", "go"), (r"\bdidn't (\w+)\b", r"didn't \1ed"), (r"\b(\w{3,})ing\b", r"\1"),
-    (r"\bto (\w+)\b", r"to \1s"), (r"\bin\b", "on"), (r"\bat\b", "in"), (r"\ban\b", "a"), (r"\b(\w{3,})s\b", r"\1"),
-    (r"\b(\w{3,})ed\b", r"\1"), (r"\bmuch\b", "many"), (r"\bmany\b", "much"), (r"\bme\b", "I"), (r"\bthan\b", "then"),
-    (r"\btheir\b", "there"), (r"\bI am\b", "I is"), (r"\bbetter\b", "more better"), (r"^(\w)", lambda m: m.group(1).lower()),
-)
-
-
-def grammar_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
-    """Errors put into clean English sentences, and doubled or dropped words in Chinese ones."""
-    english = [r["en"] for r in load_train(data, "tatoeba_cmn_eng") if len(r["en"]) < 80]
-    for _ in range(1500):
-        english.append(sample_turn(rng, language="en").reply)
-    for sentence in rng.sample(english, min(len(english), int(6_000 * scale))):
-        broken = sentence
-        errors = list(GRAMMAR_ERRORS)
-        rng.shuffle(errors)
-        wanted = rng.choices((0, 1, 2), weights=(10, 60, 30))[0]
-        for pattern, replacement in errors:
-            if wanted and re.search(pattern, broken):
-                broken = re.sub(pattern, replacement, broken, count=1)
-                wanted -= 1
-        if rng.random() < 0.15:
-            broken = broken.rstrip(".")
-        yield ask(prompts, "grammar", broken, sentence, rng)
-    for sentence in short_chinese(data, rng, int(1_500 * scale)):
-        at = rng.randrange(1, len(sentence) - 1)
-        broken = sentence[:at] + sentence[at - 1] + sentence[at:] if rng.random() < 0.4 else sentence.replace("的", "", 1)
-        yield ask(prompts, "grammar", broken, sentence, rng)
 
 
 STOP = set("的了是在和与对中及等为有一种基于研究分析方法应用进行提出采用本文通过下以其并或上不这那我你他们个从到被")
@@ -149,12 +80,24 @@ def keyword_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random,
         text = "".join(sentences[: rng.randint(1, 3)])[:200]
         words = chinese_keywords(text, clean(record["summary"]))
         if len(words) >= 2:
-            yield ask(prompts, "keywords", text, json.dumps({"keywords": words}, ensure_ascii=False, separators=(",", ":")), rng)
+            yield ask(
+                prompts,
+                "keywords",
+                text,
+                json.dumps({"keywords": words}, ensure_ascii=False, separators=(",", ":")),
+                rng,
+            )
     for record in rng.sample(load_train(data, "wikitext2"), int(600 * scale)):
         text = clean(" ".join(split_sentences(record["text"].replace("<unk>", ""))[:2]))[:300].replace(" @-@ ", "-")
         words = english_keywords(text)
         if len(words) >= 3:
-            yield ask(prompts, "keywords", text, json.dumps({"keywords": words}, ensure_ascii=False, separators=(",", ":")), rng)
+            yield ask(
+                prompts,
+                "keywords",
+                text,
+                json.dumps({"keywords": words}, ensure_ascii=False, separators=(",", ":")),
+                rng,
+            )
 
 
 def t0_pairs(data: Path, pattern: str, after: str, limit: int) -> list[tuple[str, str]]:
@@ -168,22 +111,36 @@ def t0_pairs(data: Path, pattern: str, after: str, limit: int) -> list[tuple[str
     return found
 
 
-def title_summary_examples(
-    data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float
-) -> Iterator[Parts]:
+def title_summary_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Titles of abstracts and headlines; summaries of short dialogues, first sentences of longer texts."""
     for record in rng.sample(load_train(data, "csl_summary_zip"), int(1_800 * scale)):
         text, title = clean(record["text"])[:230], clean(record["summary"])
         yield ask(prompts, "title", text, title, rng)
         if rng.random() < 0.25:
             yield ask(prompts, "summarize", text, title + "。", rng)
-    headlines = t0_pairs(data, r"gigaword_(?:TLDR|make_a_title|first_sentence_title|write_a_title.*)", r"^(?:First sentence of the article:|Make a title for this article:|Write a title for this sentence:)|\n*(?:Title:|TLDR:|===).*$", 400)  # noqa: E501
+    headlines = t0_pairs(
+        data,
+        r"gigaword_(?:TLDR|make_a_title|first_sentence_title|write_a_title.*)",
+        r"^(?:First sentence of the article:|Make a title for this article:|Write a title for this sentence:)"
+        r"|\n*(?:Title:|TLDR:|===).*$",
+        400,
+    )
     for text, title in rng.sample(headlines, min(len(headlines), int(700 * scale))):
         yield ask(prompts, "title", text, title, rng)
-    talks = t0_pairs(data, r"samsum_(?:Summarize_|To_sum.*|Sum_up.*)", r"^(?:Summarize(?: this dialogue)?:|Sum up the following dialogue:?)|\n*(?:To sum up this dialog:?|Summary:).*$", 600)  # noqa: E501
+    talks = t0_pairs(
+        data,
+        r"samsum_(?:Summarize_|To_sum.*|Sum_up.*)",
+        r"^(?:Summarize(?: this dialogue)?:|Sum up the following dialogue:?)"
+        r"|\n*(?:To sum up this dialog:?|Summary:).*$",
+        600,
+    )
     for text, summary in rng.sample(talks, min(len(talks), int(500 * scale))):
         yield ask(prompts, "summarize", text, summary, rng)
-    texts = [r["text"] for name in ("zh_lctt_articles", "wikitext2", "zh_classical_modern_target") for r in load_train(data, name, 4000)]  # noqa: E501
+    texts = [
+        r["text"]
+        for name in ("zh_lctt_articles", "wikitext2", "zh_classical_modern_target")
+        for r in load_train(data, name, 4000)
+    ]
     made = 0
     for text in rng.sample(texts, len(texts)):
         sentences = [s for s in split_sentences(clean(text).replace("<unk> ", "")) if "http" not in s and len(s) > 8]
@@ -202,10 +159,37 @@ def translate_examples(data: Path, prompts: dict[str, Prompt], rng: random.Rando
 
 
 FORMAL = {
-    "我们": "我方", "你": "您", "咱们": "我们", "帮我": "请协助", "啥": "什么", "咋": "怎么", "弄": "处理", "挺": "十分", "特别": "非常", "好多": "许多",
-    "谢谢": "感谢", "可以": "能够", "告诉": "告知", "现在": "目前", "马上": "立即", "买": "购买", "给": "提供给", "看看": "查看", "知道": "了解", "快": "尽快",
+    "我们": "我方",
+    "你": "您",
+    "咱们": "我们",
+    "帮我": "请协助",
+    "啥": "什么",
+    "咋": "怎么",
+    "弄": "处理",
+    "挺": "十分",
+    "特别": "非常",
+    "好多": "许多",
+    "谢谢": "感谢",
+    "可以": "能够",
+    "告诉": "告知",
+    "现在": "目前",
+    "马上": "立即",
+    "买": "购买",
+    "给": "提供给",
+    "看看": "查看",
+    "知道": "了解",
+    "快": "尽快",
 }
-FRIENDLY = {"您": "你", "非常": "特别", "许多": "好多", "目前": "现在", "立即": "马上", "购买": "买", "感谢": "谢谢", "了解": "知道"}
+FRIENDLY = {
+    "您": "你",
+    "非常": "特别",
+    "许多": "好多",
+    "目前": "现在",
+    "立即": "马上",
+    "购买": "买",
+    "感谢": "谢谢",
+    "了解": "知道",
+}
 FILLERS = ("那个，", "就是说，", "然后呢，", "嗯，", "其实吧，", "反正就是，")
 
 
@@ -214,11 +198,19 @@ def polish_rewrite_examples(
 ) -> Iterator[Parts]:
     """Polishing removes fillers and doubled words; rewriting exchanges words by style. Rules, not taste."""
     for sentence in short_chinese(data, rng, int(2_500 * scale)):
-        rough = rng.choice(FILLERS) + sentence.replace("非常", "很很").replace("。", "吧。" if rng.random() < 0.3 else "。")
+        rough = rng.choice(FILLERS) + sentence.replace("非常", "很很").replace(
+            "。", "吧。" if rng.random() < 0.3 else "。"
+        )
         yield ask(prompts, "polish", rough, sentence, rng)
     english = [r["en"] for r in load_train(data, "tatoeba_cmn_eng") if 15 < len(r["en"]) < 70]
     for sentence in rng.sample(english, int(1_000 * scale)):
-        yield ask(prompts, "polish", rng.choice(("well, ", "so like, ", "um, ")) + sentence[0].lower() + sentence[1:], sentence, rng)
+        yield ask(
+            prompts,
+            "polish",
+            rng.choice(("well, ", "so like, ", "um, ")) + sentence[0].lower() + sentence[1:],
+            sentence,
+            rng,
+        )
     for sentence in short_chinese(data, rng, int(4_000 * scale)):
         table, style = rng.choice(((FORMAL, "正式"), (FORMAL, "正式"), (FRIENDLY, "亲切"), (FRIENDLY, "口语")))
         changed = sentence

@@ -4,6 +4,7 @@ It knows more of SST-2 (about 0.80) than a small transformer learns from 6,900 s
 any sentence, so the student never runs out of English.
 """
 
+import itertools
 import random
 import re
 import zlib
@@ -18,7 +19,7 @@ WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]", re.IGNORECASE)
 def features(text: str) -> list[int]:
     """Hashed unigrams, bigrams and trigrams."""
     words = [w.lower() for w in WORD.findall(text.replace(" 's", "'s").replace(" n't", "n't"))]
-    grams = words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    grams = words + [f"{a} {b}" for a, b in itertools.pairwise(words)]
     grams += [f"{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)]
     return [zlib.crc32(g.encode()) % BUCKETS for g in set(grams)] or [0]
 

@@ -11,25 +11,28 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from training.lexicon import EN_NEGATIVE, EN_POSITIVE
 from training.settings import load_settings
-from training.sources import load_train, plain_texts, require_data, t0_reviews
 from training.smalltalk import sample_texts
+from training.sources import load_train, plain_texts, require_data, t0_reviews
 
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LABEL_WORDS = (
-    "正面 负面 中性 积极 消极 中立 好评 差评 快乐 高兴 开心 悲伤 难过 伤心 愤怒 生气 恐惧 害怕 惊讶 平静 厌恶 喜欢 "
-    "查订单 退款 投诉 咨询 预约 闲聊 情感 情绪 标签 关键词 标题 摘要 翻译 是 否 有 无 好 坏"
-).split()
+    *("正面", "负面", "中性", "积极", "消极", "中立", "好评", "差评", "快乐", "高兴", "开心", "悲伤", "难过", "伤心"),
+    *("愤怒", "生气", "恐惧", "害怕", "惊讶", "平静", "厌恶", "喜欢", "查订单", "退款", "投诉", "咨询", "预约", "闲聊"),
+    *("情感", "情绪", "标签", "关键词", "标题", "摘要", "翻译", "是", "否", "有", "无", "好", "坏"),
+)
 LATIN_LABEL_WORDS = (
-    "positive negative neutral happy sad angry fear surprise joy anger sadness disgust love good bad yes no "
-    "order refund complaint question booking chat keywords title summary true false"
-).split()
+    *("positive", "negative", "neutral", "happy", "sad", "angry", "fear", "surprise", "joy", "anger", "sadness"),
+    *("disgust", "love", "good", "bad", "yes", "no", "order", "refund", "complaint", "question", "booking", "chat"),
+    *("keywords", "title", "summary", "true", "false"),
+)
 
 
 def build(model: models.BPE) -> Tokenizer:
@@ -75,6 +78,11 @@ def train(data: Path, vocab_size: int, seed: int = 0) -> Tokenizer:
             yield f"{text}\n" * 3
 
     tokenizer.train_from_iterator(lines(), trainer)
+    return with_control_tokens(tokenizer)
+
+
+def with_control_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Adds the control tokens behind the vocabulary."""
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in CONTROL_TOKENS])
     return tokenizer
 
@@ -82,14 +90,28 @@ def train(data: Path, vocab_size: int, seed: int = 0) -> Tokenizer:
 class Codec:
     """Text to ids, in the two ways of the product, and back."""
 
-    def __init__(self, path: Path) -> None:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        self.control = Tokenizer.from_file(str(path))
-        self.vocab: dict[str, int] = raw["model"]["vocab"]
-        self.merges = [m if isinstance(m, str) else " ".join(m) for m in raw["model"]["merges"]]
-        self.plain = build(models.BPE(vocab=self.vocab, merges=[tuple(m.split(" ")) for m in self.merges]))
+    def __init__(self, vocab: dict[str, int], merges: list[str]) -> None:
+        """From ordinary tokens and merges ("a b"); the control tokens take the ids after them."""
+        self.vocab, self.merges = vocab, merges
+        pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
+        self.plain = build(models.BPE(vocab=vocab, merges=pairs))
+        self.control = with_control_tokens(build(models.BPE(vocab=vocab, merges=pairs)))
         self.im_end = self.control.token_to_id("<|im_end|>")
         self.end_of_text = self.control.token_to_id("<|endoftext|>")
+
+    @classmethod
+    def load(cls, path: Path) -> "Codec":
+        """From a `tokenizer.json`."""
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        return cls(model["vocab"], [m if isinstance(m, str) else " ".join(m) for m in model["merges"]])
+
+    @classmethod
+    def from_gguf(cls, path: Path) -> "Codec":
+        """From the vocabulary of a GGUF."""
+        fields = gguf.GGUFReader(path).fields
+        tokens: list[str] = fields["tokenizer.ggml.tokens"].contents()
+        ordinary = tokens[: len(tokens) - len(CONTROL_TOKENS)]
+        return cls({token: i for i, token in enumerate(ordinary)}, fields["tokenizer.ggml.merges"].contents())
 
     def encode(self, text: str, *, control: bool) -> list[int]:
         """Ids of one segment; with control=False a text that looks like `<|im_start|>` stays plain text."""
@@ -111,7 +133,7 @@ def main() -> None:
     tokenizer = train(require_data(args.data), settings.model.vocab_size)
     settings.run.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(settings.run / "tokenizer.json"))
-    codec = Codec(settings.run / "tokenizer.json")
+    codec = Codec.load(settings.run / "tokenizer.json")
     words = LABEL_WORDS + LATIN_LABEL_WORDS
     split = [w for w in words if len(codec.encode(w, control=False)) != 1]
     print(f"vocabulary {tokenizer.get_vocab_size()}; label words that are not one token: {split or 'none'}")

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,29 @@ class Rows:
         chosen = self.order[self.at : self.at + count]
         self.at += count
         return {key: torch.from_numpy(self.rows[key][chosen].astype(np.int64)) for key in self.rows}
+
+
+class Mixture:
+    """Chooses what the next batch is made of: mostly tasks, plain text early, long rows now and then."""
+
+    def __init__(self, folder: Path, schedule: Schedule, *, seed: int, passes: int) -> None:
+        self.schedule, self.draw = schedule, random.Random(seed)
+        self.streams = {
+            "tasks": Rows(folder, "shard-??.npz", 1 + seed, passes),
+            "plain": Rows(folder, "plain.npz", 2 + seed),
+            "long": Rows(folder, "long-??.npz", 3 + seed),
+        }
+
+    def take(self, done: float) -> tuple[str, dict[str, Tensor]]:
+        """(kind, rows) of about `batch_tokens` places, at a share of the time."""
+        schedule, kind = self.schedule, "tasks"
+        plain_share = schedule.plain_share * max(0.0, 1 - done / schedule.plain_until)
+        if plain_share > 0 and self.draw.random() < plain_share:
+            kind = "plain"
+        elif done > 0.3 and self.streams["long"].exists() and self.draw.random() < 0.1:
+            kind = "long"
+        stream = self.streams[kind]
+        return kind, stream.take(max(1, schedule.batch_tokens // stream.rows["ids"].shape[1]))
 
 
 def learning_rate(done: float, schedule: Schedule) -> float:
@@ -184,58 +208,62 @@ class Run:
         }
         return (losses * weights).sum() / weights.sum(), parts
 
+    def update(self, loss: Tensor, done: float) -> None:
+        """One step of both optimisers at the rate of this moment, then the average follows."""
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = peak * learning_rate(done, self.schedule)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        decay = min(self.schedule.ema, 1 - 1 / (self.step / 4 + 1))
+        names, values = zip(*self.model.named_parameters(), strict=True)
+        torch._foreach_lerp_([self.ema[n] for n in names], [v.detach() for v in values], 1 - decay)
+
     def train(self) -> None:
-        """Runs until the time of the schedule is used up."""
-        schedule, folder = self.schedule, self.settings.run
-        streams = {
-            "tasks": Rows(folder, "shard-??.npz", 1 + self.step, self.passes),
-            "plain": Rows(folder, "plain.npz", 2 + self.step),
-            "long": Rows(folder, "long-??.npz", 3 + self.step),
-        }
-        draw = random.Random(self.step)
-        total_s = schedule.minutes * 60
+        """Runs until the time of the schedule is used up, or until SIGTERM; saves at the end and in between."""
+        schedule, total_s = self.schedule, self.schedule.minutes * 60
+        mixture = Mixture(self.settings.run, schedule, seed=self.step, passes=self.passes)
+        stopping: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
         last, saved, logged = time.monotonic(), self.elapsed_s, self.elapsed_s
         smooth: dict[str, float] = {}
-        while self.elapsed_s < total_s:
+        while self.elapsed_s < total_s and not stopping:
             done = self.elapsed_s / total_s
-            chosen = "tasks"
-            if done < schedule.plain_until and draw.random() < schedule.plain_share * (1 - done / schedule.plain_until):
-                chosen = "plain"
-            elif done > 0.3 and streams["long"].exists() and draw.random() < 0.1:
-                chosen = "long"
-            stream = streams[chosen]
-            rows = stream.take(schedule.batch_tokens // stream.rows["ids"].shape[1])
+            kind, rows = mixture.take(done)
+            is_plain = kind == "plain"
             fade = max(0.0, 1 - done / schedule.input_until)
-            loss, parts = self.loss(rows, 1.0 if chosen == "plain" else schedule.input_weight * fade, plain=chosen == "plain")
-            for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
-                optimiser.zero_grad(set_to_none=True)
-                for group in optimiser.param_groups:
-                    group["lr"] = peak * learning_rate(done, schedule)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            for optimiser in self.optimisers:
-                optimiser.step()
-            self.step, self.passes = self.step + 1, streams["tasks"].passes
+            loss, parts = self.loss(rows, 1.0 if is_plain else schedule.input_weight * fade, plain=is_plain)
+            self.update(loss, done)
+            self.step, self.passes = self.step + 1, mixture.streams["tasks"].passes
             self.tokens += rows["ids"].numel()
-            decay = min(schedule.ema, 1 - 1 / (self.step / 4 + 1))
-            names, values = zip(*self.model.named_parameters(), strict=True)
-            torch._foreach_lerp_([self.ema[n] for n in names], [v.detach() for v in values], 1 - decay)
             for name, value in parts.items():
-                key = f"plain {name}" if chosen == "plain" else name
+                key = f"plain {name}" if is_plain else name
                 smooth[key] = value if key not in smooth else 0.95 * smooth[key] + 0.05 * value
             now = time.monotonic()
             self.elapsed_s, last = self.elapsed_s + now - last, now
             if self.elapsed_s - logged > 20 or self.step in (1, 10):
                 logged = self.elapsed_s
-                record = {"step": self.step, "min": round(self.elapsed_s / 60, 2), "tokens": self.tokens}
-                record |= {"tokens_per_s": round(self.tokens / self.elapsed_s), "passes": self.passes}
-                record |= {key: round(value, 4) for key, value in smooth.items()}
-                print(json.dumps(record), flush=True)
+                self.log(smooth)
             if self.elapsed_s - saved > schedule.checkpoint_minutes * 60:
                 saved = self.elapsed_s
                 self.save()
         self.save()
-        print(f"done: {self.step} steps, {self.tokens / 1e6:.1f} M tokens, {self.elapsed_s / 60:.1f} min", flush=True)
+        self.log(smooth)
+        print("stopped" if stopping else "done", flush=True)
+
+    def log(self, losses: dict[str, float]) -> None:
+        """One JSON line: where we are, and the smoothed losses in nats per token."""
+        record = {
+            "step": self.step,
+            "min": round(self.elapsed_s / 60, 2),
+            "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens / self.elapsed_s),
+            "passes": self.passes,
+        }
+        print(json.dumps(record | {key: round(value, 4) for key, value in losses.items()}), flush=True)
 
 
 def main() -> None:
@@ -250,7 +278,10 @@ def main() -> None:
     run = Run(settings)
     resumed = not args.fresh and run.resume()
     count = sum(p.numel() for p in run.model.parameters())
-    print(f"{count / 1e6:.2f} M parameters; {'resumed' if resumed else 'fresh'}; {torch.get_num_threads()} threads", flush=True)
+    print(
+        f"{count / 1e6:.2f} M parameters; {'resumed' if resumed else 'fresh'}; {torch.get_num_threads()} threads",
+        flush=True,
+    )
     run.train()
 
 

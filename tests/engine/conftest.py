@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from allinone.engine.engine import Engine
 
 
 class RecordingBackend(FakeBackend):
-    """`batches`: the chunks of every call. `hold` makes calls wait; `error` makes the next one fail.
+    """`batches`: the chunks of every call. `hold` makes calls wait; `error` makes the next one fail;
+    `step_s` makes all slow, for requests that must still be running when a test comes to them.
 
     It never ends a reply by itself, so that lengths in tests are what they say.
     """
@@ -23,6 +25,7 @@ class RecordingBackend(FakeBackend):
         super().__init__(**options)
         self.batches: list[list[Chunk]] = []
         self.error: Exception | None = None
+        self.step_s = 0.0
         self.entered = threading.Event()
         self._open = threading.Event()
         self._open.set()
@@ -32,6 +35,7 @@ class RecordingBackend(FakeBackend):
         self.batches.append(list(batch))
         self.entered.set()
         assert self._open.wait(30), "held for too long"
+        time.sleep(self.step_s)
         if self.error is not None:
             error, self.error = self.error, None
             raise error

@@ -29,7 +29,7 @@ from allinone.errors import (
     QueueFull,
     StreamConsumed,
     TokenizerMismatch,
-    UsageError,
+    VerbalizerError,
 )
 
 from .conftest import RecordingBackend
@@ -93,20 +93,22 @@ def test_batch_stays_within_its_budget_and_streams_go_on(
 ) -> None:
     """Running streams are not held up by long prompts: each step has their token, then as much prefill as fits."""
     with Engine(backend, byte_tokenizer, max_batch_tokens=64) as engine:
-        stream = engine.stream(generate_request(max_tokens=60))
-        next(stream)
         backend.hold()
+        stream = engine.stream(generate_request(max_tokens=60))
         assert backend.entered.wait(30)
-        long = engine.submit(*[score_request(bytes([65 + i]) * 150) for i in range(3)])
+        long = engine.submit(*[score_request(bytes([65 + i]) * 150) for i in range(9)])
         backend.go()
         for ticket in long:
             ticket.result()
-        assert stream.result is not None
         list(stream)
     sizes = [sum(len(chunk.input_ids) for chunk in batch) for batch in backend.batches]
     assert max(sizes) <= 64
-    mixed = [batch for batch in backend.batches if len(batch) > 1 and any(len(chunk.input_ids) > 1 for chunk in batch)]
-    assert mixed and all(any(len(c.input_ids) == 1 for c in batch) for batch in mixed), "the stream goes on"
+    said = {chunk.sequence for batch in backend.batches for chunk in batch if len(chunk.input_ids) == 1}
+    assert len(said) == 1, "only the stream feeds single tokens"
+    steps = [place for place, batch in enumerate(backend.batches) if any(chunk.sequence in said for chunk in batch)]
+    decode = steps[1:]
+    assert decode == list(range(decode[0], decode[0] + 59)), "one token in every step"
+    assert any(len(backend.batches[step]) > 1 for step in decode), "with company"
 
 
 def test_chunks_of_a_prompt_do_not_depend_on_company(byte_tokenizer: ByteTokenizer) -> None:
@@ -224,6 +226,7 @@ def test_seeded_streams_do_not_depend_on_neighbours(engine: Engine) -> None:
 
 def test_cancelled_stream_keeps_its_text_and_gives_its_memory_back(engine: Engine, backend: RecordingBackend) -> None:
     """Ctrl-C: at most the step under way goes on."""
+    backend.step_s = 0.001
     stream = engine.stream(generate_request(max_tokens=4000))
     seen = [next(stream) for _ in range(3)]
     stream.cancel()
@@ -237,6 +240,7 @@ def test_cancelled_stream_keeps_its_text_and_gives_its_memory_back(engine: Engin
 @pytest.mark.parametrize("how", ["break", "collect", "with", "exception"])
 def test_abandoned_stream_is_cancelled(engine: Engine, backend: RecordingBackend, how: str) -> None:
     """A browser that goes away must not cost tokens for ever."""
+    backend.step_s = 0.001
     if how == "break":
         for _ in engine.stream(generate_request(max_tokens=8000)):
             break
@@ -289,11 +293,13 @@ def test_deadline_counts_waiting_and_prefill(engine: Engine, backend: RecordingB
 
 def test_deadline_ends_a_running_stream_with_its_text(engine: Engine, backend: RecordingBackend) -> None:
     """Partial text is better than none, and is marked."""
-    stream = engine.stream(generate_request(max_tokens=8000, deadline_s=0.05))
-    first = next(stream)
     backend.hold()
-    time.sleep(0.06)
+    stream = engine.stream(generate_request(max_tokens=8000, deadline_s=3600))
+    assert backend.entered.wait(30)
+    backend.step_s = 0.001
     backend.go()
+    first = next(stream)
+    engine._running[0].deadline_at = 0.0
     rest = list(stream)
     assert rest[-1].finish_reason == "deadline" and first.token_id is not None
 
@@ -440,7 +446,8 @@ def test_text_longer_than_the_context_is_refused_with_both_numbers(byte_tokenize
         (score_request(input_ids=(-1,)), InvalidInput),
         (score_request(label_ids={"a": (259,)}), InvalidInput),
         (generate_request(sampling=SamplingParams(top_p=7)), InvalidInput),
-        (score_request(label_ids={}), UsageError),
+        (score_request(label_ids={}), VerbalizerError),
+        (score_request(label_ids={"long": (1,) * (PREFILL_CHUNK_TOKENS + 1), "a": (2,)}), VerbalizerError),
     ],
 )
 def test_malformed_request_is_refused_at_submission(
@@ -457,8 +464,8 @@ def test_engine_refuses_a_tokenizer_that_does_not_fit(byte_tokenizer: ByteTokeni
     """A wrong tokenizer gives fluent nonsense: better no engine."""
     with pytest.raises(TokenizerMismatch, match="259"):
         Engine(FakeBackend(vocab_size=100), byte_tokenizer)
-    with pytest.raises(ConfigError):
-        Engine(FakeBackend(), byte_tokenizer, max_batch_tokens=0)
+    with pytest.raises(ConfigError, match="max_batch_tokens = 1"):
+        Engine(FakeBackend(), byte_tokenizer, max_batch_tokens=1)
 
 
 def test_many_threads_get_their_own_answers(engine: Engine) -> None:

@@ -123,3 +123,25 @@ def test_check_sampling_names_the_parameter_and_its_range(params: SamplingParams
     with pytest.raises(InvalidInput, match=changed) as caught:
         check_sampling(params)
     assert caught.value.hint is not None and changed in caught.value.hint
+
+
+def plainly_sampled(logits: FloatArray, params: SamplingParams, number: float) -> int:
+    """The definition, by sorting everything; `number` in [0, 1) decides."""
+    order = np.argsort(-logits, kind="stable") if params.top_k or params.top_p < 1 else np.arange(len(logits))
+    order = order[: params.top_k or None]
+    probs = np.exp((logits[order].astype(np.float64) - logits.max()) / params.temperature)
+    kept = np.cumsum(probs) - probs < params.top_p * probs.sum() if params.top_p < 1 else probs > 0
+    kept &= probs >= params.min_p
+    return int(order[kept][np.searchsorted(np.cumsum(probs[kept]), number * probs[kept].sum(), side="right")])
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 3.0, 50.0])
+@pytest.mark.parametrize("limits", [{}, {"top_k": 40}, {"top_p": 0.9}, {"top_p": 0.9999}, {"top_k": 7, "top_p": 0.5}])
+@pytest.mark.parametrize("min_p", [0.0, 0.05])
+def test_sampler_equals_the_plain_definition(temperature: float, limits: dict[str, float], min_p: float) -> None:
+    """Only the likely part of a large vocabulary is sorted; nobody may notice."""
+    params = SamplingParams(temperature=temperature, min_p=min_p, seed=4, **limits)  # type: ignore[arg-type]
+    one, numbers = sampler(params), np.random.default_rng(4)
+    for seed in range(30):
+        logits = (np.random.default_rng(seed).standard_normal(3_000) * 4).astype(np.float32).round(1)
+        assert one.sample(logits) == plainly_sampled(logits, params, numbers.random())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from allinone.backends.fake import ByteTokenizer
+from allinone.backends.fake import ByteTokenizer, FakeBackend
 from allinone.engine.engine import Engine
 from allinone.engine.requests import GenerateRequest, Generation, PrefillRequest, SamplingParams, ScoreRequest
 from allinone.engine.session import Session
@@ -111,6 +111,18 @@ def test_evicted_session_is_prefilled_again_from_its_ids(
             session.close()
 
 
+def test_session_is_not_evicted_for_its_own_next_turn(backend: RecordingBackend, byte_tokenizer: ByteTokenizer) -> None:
+    """The oldest conversation speaks again: somebody else makes room."""
+    with (
+        Engine(backend, byte_tokenizer, max_cached_tokens=len(PREFIX) + 60) as engine,
+        engine.open_session(PREFIX) as older,
+        engine.open_session(PREFIX) as newer,
+    ):
+        say(engine, older, b"x" * 20)
+        say(engine, newer, b"y" * 20)
+        assert say(engine, older, b"z" * 15).usage.num_cached_tokens == len(PREFIX) + 24
+
+
 def test_truncate_takes_turns_back(engine: Engine) -> None:
     """As if they had never been said."""
     with engine.open_session(PREFIX) as session:
@@ -155,6 +167,7 @@ def test_drop_refuses_what_is_not_a_part_of_the_conversation(engine: Engine) -> 
 def test_truncate_waits_for_the_reply_under_way(engine: Engine, backend: RecordingBackend) -> None:
     """Ids never change under a running request."""
     session = engine.open_session(PREFIX)
+    backend.step_s = 0.001
     backend.hold()
     stream = engine.stream(GenerateRequest(session=session, input_ids=(1, 2), sampling=SamplingParams(max_tokens=4000)))
     assert backend.entered.wait(30)
@@ -169,8 +182,9 @@ def test_truncate_waits_for_the_reply_under_way(engine: Engine, backend: Recordi
     session.close()
 
 
-def test_cancelled_reply_stays_in_the_conversation_as_far_as_it_came(engine: Engine) -> None:
+def test_cancelled_reply_stays_in_the_conversation_as_far_as_it_came(engine: Engine, backend: RecordingBackend) -> None:
     """Ctrl-C stops a reply and keeps the session; when the last event is there, the session is free."""
+    backend.step_s = 0.001
     with engine.open_session(PREFIX) as session:
         stream = engine.stream(
             GenerateRequest(session=session, input_ids=(1, 2), sampling=SamplingParams(max_tokens=4000))
@@ -184,6 +198,19 @@ def test_cancelled_reply_stays_in_the_conversation_as_far_as_it_came(engine: Eng
         )
 
 
+def test_stop_string_does_not_stay_in_the_conversation(byte_tokenizer: ByteTokenizer) -> None:
+    """A base model that goes on with "User:" is cut there, in its memory too; a token that is part text stays."""
+    backend = FakeBackend(script={tuple(b"hi"): tuple(b"ok\nUser: more")})
+    with Engine(backend, byte_tokenizer) as engine, engine.open_session(PREFIX) as session:
+        sampling = SamplingParams(max_tokens=50, stop=("\nUser:",))
+        request = GenerateRequest(session=session, input_ids=tuple(b"hi"), sampling=sampling)
+        assert engine.stream(request).result().text == "ok"
+        assert session.ids == PREFIX + tuple(b"hiok")
+        assert say(engine, session, b"!").token_ids == from_scratch(engine, PREFIX + tuple(b"hiok!"))
+    with pytest.raises(UsageError):
+        session.truncate(20)
+
+
 def test_request_that_came_to_nothing_leaves_no_trace(engine: Engine, backend: RecordingBackend) -> None:
     """A failed step, a missed deadline, a text too long: the conversation is as it was before."""
     with engine.open_session(PREFIX) as session:
@@ -193,6 +220,7 @@ def test_request_that_came_to_nothing_leaves_no_trace(engine: Engine, backend: R
         with pytest.raises(ModelError, match="bad kernel"):
             say(engine, session, b"fails")
         assert session.ids == before
+        assert backend.num_sequences() == 1, "what a failed step may have written is not used again"
         with pytest.raises(ContextLengthExceeded):
             say(engine, session, b"x" * backend.info.max_context_tokens)
         assert session.ids == before

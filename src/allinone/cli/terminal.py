@@ -23,6 +23,7 @@ def read_messages(*, commands: Iterable[str], tasks: Callable[[], Iterable[str]]
         history=open_history(Settings.from_env().home / "history"),
         completer=CommandCompleter(sorted(commands), tasks),
         complete_while_typing=True,
+        reserve_space_for_menu=4,
         key_bindings=_key_bindings(),
         enable_history_search=False,
     )

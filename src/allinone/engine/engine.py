@@ -7,13 +7,13 @@ what it guarantees: docs/decisions/0005-engine-thread.md; what is cached and why
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, overload
 
 from allinone.backends.base import Backend, FloatArray
@@ -24,34 +24,13 @@ from allinone.engine.requests import GenerateRequest, LabelScores, PrefillReques
 from allinone.engine.running import Running
 from allinone.engine.scheduler import Work, schedule
 from allinone.engine.session import Session, SessionKV
+from allinone.engine.stats import EngineStats
 from allinone.engine.tickets import AnyTicket, PrefillTicket, ScoreTicket, Stream
 from allinone.errors import AllInOneError, Cancelled, ConfigError, ModelError, QueueFull
 from allinone.models.tokenizer import Tokenizer
 
 PREFILL_CHUNK_TOKENS = 256
 _Wake: TypeAlias = Literal["wake"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStats:
-    """Counts since the start, and the state after the last step."""
-
-    num_steps: int = 0
-    num_waiting: int = 0
-    num_running: int = 0
-    num_prefilled_tokens: int = 0
-    num_decoded_tokens: int = 0
-    num_chunks: int = 0
-    max_chunks_in_step: int = 0
-    num_kv_tokens: int = 0
-    num_sequences: int = 0
-    num_resident_sessions: int = 0
-    prefix_hits: int = 0
-    prefix_misses: int = 0
-    prefix_hit_tokens: int = 0
-    prefix_evictions: int = 0
-    num_prefixes: int = 0
-    num_prefix_tokens: int = 0
 
 
 class Engine:
@@ -78,10 +57,17 @@ class Engine:
         max_queue: int = 1024,
         prefixes: PrefixCache | None = None,
     ) -> None:
-        if min(max_cached_tokens, max_batch_tokens, max_queue) < 1 or max_prefix_tokens < 0:
-            raise ConfigError("max_cached_tokens, max_batch_tokens and max_queue must be positive.")
+        for name, value, least in (
+            ("max_prefix_tokens", max_prefix_tokens, 0),
+            ("max_cached_tokens", max_cached_tokens, 1),
+            ("max_batch_tokens", max_batch_tokens, 2),
+            ("max_queue", max_queue, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} = {value} is not possible.", hint=f"It must be at least {least}.")
         self._backend = backend
-        self._intake = Intake(backend, tokenizer)
+        self._chunk_tokens = min(PREFILL_CHUNK_TOKENS, max_batch_tokens // 2)
+        self._intake = Intake(backend, tokenizer, max_label_tokens=self._chunk_tokens)
         self._max_batch_tokens = max_batch_tokens
         self._max_queue = max_queue
         clock = itertools.count()
@@ -98,6 +84,7 @@ class Engine:
         self._stats = EngineStats()
         self._thread = threading.Thread(target=self._run_thread, name="allinone-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a daemon thread must not be inside the backend when the interpreter ends
 
     # For callers, from any thread.
 
@@ -171,6 +158,7 @@ class Engine:
             self._inbox.put("wake")
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        atexit.unregister(self.close)
 
     def __enter__(self) -> Engine:
         return self
@@ -200,13 +188,21 @@ class Engine:
             self._running,
             [prefix for prefix in self._prefixes.prefixes() if not prefix.is_ready],
             max_batch_tokens=self._max_batch_tokens,
-            chunk_tokens=min(PREFILL_CHUNK_TOKENS, max(1, self._max_batch_tokens // 2)),
+            chunk_tokens=self._chunk_tokens,
         )
         if batch:
             self._post_process(batch, self._run(batch))
         elif self._running or self._waiting:
             raise ModelError("The scheduler found nothing to run although requests are there: a bug of the engine.")
-        self._update_stats(batch)
+        self._stats = self._stats.after_step(
+            batch,
+            num_waiting=len(self._waiting),
+            num_running=len(self._running),
+            num_sequences=self._backend.num_sequences(),
+            num_kv_tokens=self._memory.num_tokens,
+            num_resident_sessions=self._memory.num_resident_sessions,
+            prefixes=self._prefixes.stats,
+        )
 
     def _take_inbox(self, *, wait: bool) -> None:
         try:
@@ -323,29 +319,6 @@ class Engine:
     def _count_waiting(self, change: int) -> None:
         with self._lock:
             self._num_waiting += change
-
-    def _update_stats(self, batch: list[Work]) -> None:
-        old, prefixes = self._stats, self._prefixes.stats
-        num_decoded = sum(len(work.chunk.input_ids) for work in batch if work.is_decode)
-        self._stats = replace(
-            old,
-            num_steps=old.num_steps + bool(batch),
-            num_waiting=len(self._waiting),
-            num_running=len(self._running),
-            num_prefilled_tokens=old.num_prefilled_tokens + sum(len(w.chunk.input_ids) for w in batch) - num_decoded,
-            num_decoded_tokens=old.num_decoded_tokens + num_decoded,
-            num_chunks=old.num_chunks + len(batch),
-            max_chunks_in_step=max(old.max_chunks_in_step, len(batch)),
-            num_kv_tokens=self._memory.num_tokens,
-            num_sequences=self._backend.num_sequences(),
-            num_resident_sessions=self._memory.num_resident_sessions,
-            prefix_hits=prefixes.hits,
-            prefix_misses=prefixes.misses,
-            prefix_hit_tokens=prefixes.hit_tokens,
-            prefix_evictions=prefixes.evictions,
-            num_prefixes=prefixes.num_prefixes,
-            num_prefix_tokens=prefixes.num_tokens,
-        )
 
     def _require_open(self) -> None:
         if self._failure is not None:

@@ -17,18 +17,22 @@ from allinone.engine.requests import GenerateRequest, LabelScores, PrefillReques
 from allinone.engine.running import Running, RunningGenerate, RunningPrefill, RunningScore
 from allinone.engine.sampling import Sampler, check_sampling
 from allinone.engine.tickets import AnyTicket, Channel, Promise, Stream, Ticket
-from allinone.errors import ContextLengthExceeded, InvalidInput, TokenizerMismatch
+from allinone.errors import ContextLengthExceeded, InvalidInput, TokenizerMismatch, VerbalizerError
 from allinone.models.tokenizer import Tokenizer
 
 
 class Intake:
     """Makes running requests and their tickets for one model.
 
+    Args:
+        max_label_tokens: longer labels are refused: they would not fit a step.
+
     Raises:
         TokenizerMismatch: the tokenizer has more ids than the model has logits, or no stop id.
     """
 
-    def __init__(self, backend: Backend, tokenizer: Tokenizer) -> None:
+    def __init__(self, backend: Backend, tokenizer: Tokenizer, *, max_label_tokens: int) -> None:
+        self._max_label_tokens = max_label_tokens
         self._backend = backend
         self._tokenizer = tokenizer
         self._vocab_size = backend.info.vocab_size
@@ -71,8 +75,13 @@ class Intake:
     def _make_score(self, request: ScoreRequest) -> tuple[Running, AnyTicket]:
         self._require_input(request.input_ids)
         self._check_length(request.prefix_ids, request.input_ids)
-        for ids in request.label_ids.values():
+        for label, ids in request.label_ids.items():
             self.check_ids(ids)
+            if len(ids) > self._max_label_tokens:
+                raise VerbalizerError(
+                    f"Label {label!r} is {len(ids)} tokens long; the most is {self._max_label_tokens}.",
+                    hint="A label is a word or a short phrase.",
+                )
         promise = Promise[LabelScores]()
         return RunningScore(request, promise, backend=self._backend, stop_ids=self._stop_ids), Ticket(promise)
 

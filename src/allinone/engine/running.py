@@ -265,6 +265,8 @@ class RunningGenerate(Running):
         self._stop_ids = stop_ids
         self._stop_strings = StopStrings(request.sampling.stop)
         self._num_output_tokens = 0
+        self._num_characters = [0]  # of the output, after each of its tokens
+        self._num_released = 0
         self._last_id = -1
 
     def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
@@ -306,12 +308,23 @@ class RunningGenerate(Running):
             return self._end("stop", token_id=token_id)
         if self._matcher is not None:
             self._matcher.consume(token_id)
-        text, is_stopped = self._stop_strings.push(self._detokenizer.push(token_id))
+        said = self._detokenizer.push(token_id)
+        self._num_characters.append(self._num_characters[-1] + len(said))
+        text, is_stopped = self._stop_strings.push(said)
+        self._num_released += len(text)
+        if is_stopped:
+            self._take_back_stop_string()
         if is_stopped or (self._matcher is not None and self._matcher.is_finished):
             return self._end("stop", token_id=token_id, text=text)
         if self._num_output_tokens >= self.max_tail:
             return self._end("length", token_id=token_id, text=text)
         self._channel.publish(TokenEvent(text=text, token_id=token_id))
+
+    def _take_back_stop_string(self) -> None:
+        """Leave in the session what was shown: tokens that belong to the stop string alone are forgotten."""
+        if self.session is not None:
+            num_kept = sum(start < self._num_released for start in self._num_characters[:-1])
+            self.session.rollback(self.num_session_tokens + len(self.input_ids) + num_kept)
 
     def _end(self, reason: FinishReason, *, token_id: int | None = None, text: str = "") -> None:
         event = TokenEvent(

@@ -1,8 +1,8 @@
 """Which chunks run in the next step. Decides order and amount only: what a chunk is depends on its request alone.
 
-Order: whoever was passed over too often, then tokens of running streams, then prefixes that requests wait for, then
-short label requests (shortest first), then other prefills in order of arrival; up to the batch budget, of which running
-streams leave one prefill chunk to those who wait. So nobody starves, and no batch is ever empty while there is work.
+Order: tokens of running streams (and of labels that go on), then prefills: prefixes that requests wait for, who was
+passed over too often, labels (shortest first), the others by arrival. Streams leave room for one prefill chunk,
+prefills take what streams leave: in every step both go on, and within each of them nobody is passed over for ever.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def schedule(
         running: admitted requests, oldest first; those passed over are counted in `num_skipped`.
         prefixes: those that are not ready.
         max_batch_tokens: most tokens in the batch.
-        chunk_tokens: most tokens of a prefill chunk; at most `max_batch_tokens`.
+        chunk_tokens: most tokens of a chunk; at most half of `max_batch_tokens`.
     """
     wishes: list[tuple[tuple[int, int, int], Owner]] = [
         (_rank(owner, place), owner) for place, owner in enumerate(running)
@@ -57,25 +57,23 @@ def schedule(
 
 
 def _take(owner: Owner, batch: list[Work], budget: int, chunk_tokens: int) -> tuple[int, bool]:
-    """Add what fits of an owner's chunks: tokens added, and whether something did not fit. The first chunk of a batch
-    always fits.
-    """
+    """Add what fits of an owner's chunks: tokens added, and whether something did not fit."""
     num_tokens = 0
     is_request = isinstance(owner, Running)
     for chunk in owner.next_chunks(chunk_tokens) if is_request else [owner.next_chunk(chunk_tokens)]:
-        if batch and num_tokens + len(chunk.input_ids) > budget:
+        if num_tokens + len(chunk.input_ids) > budget:
             return num_tokens, True
         batch.append(Work(owner, chunk, is_request and not owner.is_prefilling))
         num_tokens += len(chunk.input_ids)
     return num_tokens, False
 
 
-_OVERDUE, _DECODE, _PREFIX, _LABEL, _PREFILL = range(5)
+_DECODE, _PREFIX, _OVERDUE, _LABEL, _PREFILL = range(5)
 
 
 def _rank(owner: Running, place: int) -> tuple[int, int, int]:
-    if owner.num_skipped > MAX_SKIPPED_STEPS:
-        return _OVERDUE, 0, place
     if not owner.is_prefilling:
         return _DECODE, -owner.num_skipped, place
+    if owner.num_skipped > MAX_SKIPPED_STEPS:
+        return _OVERDUE, 0, place
     return (_LABEL, owner.num_to_feed, place) if owner.is_short else (_PREFILL, 0, place)
