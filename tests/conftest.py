@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +17,21 @@ from allinone.models.random_weights import RandomWeights
 from allinone.models.weights import ModelConfig
 
 _LOOPBACK = ("127.", "::1", "localhost")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Folders of the run's own: nothing that lies on this machine counts, and nothing is left on it.
+
+    The workers of a parallel run inherit them, so the bundled model is prepared once.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    for name in ("ALLINONE_MODEL", "ALLINONE_TASKS", "ALLINONE_THREADS", "ALLINONE_LANG", "ALLINONE_DEBUG"):
+        os.environ.pop(name, None)
+    folder = tempfile.mkdtemp(prefix="allinone-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["ALLINONE_HOME"] = os.path.join(folder, "home")
+    os.environ["ALLINONE_CACHE"] = os.path.join(folder, "cache")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

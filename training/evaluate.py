@@ -33,7 +33,7 @@ POLARITY_SETS = (
     "sent_zh_bookreview_dev_2k",
     "sent_en_custrev_1k",
 )
-PROBES = {  # everyday sentences; none of them is trained on
+PROBES = {  # everyday sentences; the first two and "我今天心情不好" are kept out of training, word for word
     "正面": (
         *("今天的实验终于成功了,太棒了!", "今天的实验终于成功了，太棒了！", "我考上研究生啦", "这家店的菜很好吃"),
         *("谢谢你，帮了我大忙", "我太开心了", "终于放假了，好开心", "I got the job, so happy!", "What a lovely day"),

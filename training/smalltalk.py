@@ -87,15 +87,20 @@ def vary(text: str, language: str, rng: random.Random) -> str:
     return text.lower() if rng.random() < 0.2 else text
 
 
+def weight(situation: Situation) -> float:
+    """How often a situation is drawn: by how many ways it can be said; a crisis more often, it must not be missed."""
+    return len(situation.user) ** 0.7 * (4 if situation.name == "crisis" else 1)
+
+
 def sample_turn(rng: random.Random, *, language: str | None = None, mood: str | None = None) -> Turn:
-    """One random turn, situations weighted by how many ways they can be said."""
+    """One random turn, situations weighted by `weight`."""
     pool = [
         s
         for s in load_situations()
         if (language is None or s.language == language) and (mood is None or s.mood == mood)
     ]
     while True:
-        situation = rng.choices(pool, weights=[len(s.user) ** 0.7 for s in pool])[0]
+        situation = rng.choices(pool, weights=[weight(s) for s in pool])[0]
         text = vary(expand(rng.choice(situation.user), rng), situation.language, rng)
         if normalise(text) not in HELD_OUT:
             return Turn(

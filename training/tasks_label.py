@@ -144,7 +144,7 @@ def sentiment_cases(data: Path, rng: random.Random, scale: float) -> Iterator[Ca
     yield from some([(t, SIGN[y]) for t, y in t0_reviews(data)], 900)
     yield from some([(s, SIGN[y]) for t, y in t0_reviews(data) for s in (shorten(t, 160),)], 900)
     yield from english_spans(data, rng, teacher, int(13_000 * scale))
-    for _ in range(int(11_000 * scale)):
+    for _ in range(int(13_000 * scale)):
         turn = sample_turn(rng)
         if turn.situation not in ("joke", "encourage"):
             yield turn.text, turn.mood

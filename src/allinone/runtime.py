@@ -25,6 +25,9 @@ from allinone.tasks.run import Pending, TaskStream, run_many, start, stream
 from allinone.tasks.task import prepare_call
 from allinone.types import Message, Result
 
+MIN_CACHED_TOKENS = 4_096
+"""Room for the longest built-in task, however small the memory budget."""
+
 Item = str | Mapping[str, Any]
 
 
@@ -32,6 +35,14 @@ class AllInOne:
     """One loaded model, many tasks. Thread-safe; a context manager.
 
     Use `AllInOne.load`; the constructor takes the parts ready made (tests, unusual compositions).
+
+    Args:
+        model: loaded, with its tokenizer and template.
+        library: the tasks.
+        language: "en" prefers the English variant of the chat and its mood.
+        max_kv_bytes: memory for keys and values: prefixes, conversations and running requests together.
+        max_queue: most requests waiting; more are refused with QueueFull.
+        max_cached_results: most answers in the result cache; 0 keeps none.
     """
 
     def __init__(
@@ -40,13 +51,16 @@ class AllInOne:
         library: PromptLibrary,
         *,
         language: str = "zh",
-        max_cached_tokens: int = 32_768,
+        max_kv_bytes: int = 1_536 * 2**20,
         max_queue: int = 1_024,
         max_cached_results: int = 4_096,
     ) -> None:
         self.model = model
         self.tasks = library
         self.language = language
+        info = model.backend.info
+        max_cached_tokens = max(MIN_CACHED_TOKENS, max_kv_bytes // info.kv_bytes_per_token)
+        self.max_context_tokens = min(info.max_context_tokens, max_cached_tokens)
         self.engine = Engine(model.backend, model.tokenizer, max_cached_tokens=max_cached_tokens, max_queue=max_queue)
         self.encoder = PromptEncoder(model.tokenizer, model.template)
         self.results: ResultCache[Result] = ResultCache(max_entries=max_cached_results)
@@ -196,7 +210,7 @@ class AllInOne:
             self._prompt(self._localised("sentiment")),
             encoder=self.encoder,
             engine=self.engine,
-            max_context_tokens=self.model.backend.info.max_context_tokens,
+            max_context_tokens=self.max_context_tokens,
             model=self.model.full_name,
         )
 

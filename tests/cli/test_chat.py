@@ -153,3 +153,32 @@ def test_mood_line_without_an_emoji() -> None:
     mood = Result(task="m", version="v", model="m", kind="label", label="好", name="good")
     assert mood_line(mood, "zh") == "LLM 情感判断: 好"
     assert mood_line(mood, "en") == "Mood: good"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_ctrl_c_while_a_reply_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+) -> None:
+    """At a terminal it stops the reply, keeps what was said, and the session goes on; in a pipe it ends the program."""
+    with AllInOne.load(backend="fake") as ai:
+        chat = Chat(ai=ai, words=WORDS["en"], language="en", conversation=ai.conversation())
+        written = 0
+
+        def interrupt(text: str) -> str:
+            nonlocal written
+            written += 1
+            if written == 3:
+                raise KeyboardInterrupt
+            return text
+
+        monkeypatch.setattr("allinone.cli.chat.visible", interrupt)
+        monkeypatch.setattr("sys.stdin.isatty", lambda: is_terminal, raising=False)
+        if is_terminal:
+            assert chat.handle("hello") == "done"
+            assert capsys.readouterr().out.endswith(" (stopped)\n")
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                chat.handle("hello")
+        assert len(chat.conversation.turns) == 1
+        assert chat.handle("again") == "done"
+        assert len(chat.conversation.turns) == 2

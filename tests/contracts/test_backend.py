@@ -317,7 +317,8 @@ def test_free_gives_everything_back(backend: Backend) -> None:
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert backend.num_sequences() == 0
-    assert grown < 100 * backend.info.kv_bytes_per_token, f"{grown} bytes stay after 20 rounds"
+    fed = 20 * 180 * backend.info.kv_bytes_per_token
+    assert grown < fed / 4, f"{grown} bytes stay after 20 rounds of {fed // 20}"
 
 
 def test_context_overflow_is_refused_and_changes_nothing(backend: Backend, spec: Spec) -> None:

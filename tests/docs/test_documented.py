@@ -18,18 +18,12 @@ _ALL = [block for page in documents() for block in blocks(page)]
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
-@pytest.fixture(scope="module")
-def user_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A user with a home of his own and no network; all workers share the compiled model."""
-    shared = tmp_path_factory.getbasetemp().parent / "documented"
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("ALLINONE_", "HF_"))}
-    return keep | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "ALLINONE_HOME": str(shared / "home"),
-        "ALLINONE_CACHE": str(shared / "cache"),
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "PYTHONWARNINGS": "error::ResourceWarning",
-    }
+@pytest.fixture
+def user_environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A user who has the program on the path, and no network."""
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    return dict(os.environ)
 
 
 def _pages_with(languages: set[str]) -> list[Any]:
@@ -58,13 +52,10 @@ def test_commands_run(page: Path, tmp_path: Path, user_environment: dict[str, st
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("page", _pages_with({"python"}))
-def test_python_runs(
-    page: Path, tmp_path: Path, user_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("user_environment")
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python from a page runs as it stands, block after block, names of earlier blocks in reach."""
     monkeypatch.chdir(tmp_path)
-    for name in ("ALLINONE_HOME", "ALLINONE_CACHE", "HF_ENDPOINT"):
-        monkeypatch.setenv(name, user_environment[name])
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.language == "python" and block.is_run:

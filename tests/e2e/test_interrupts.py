@@ -43,8 +43,9 @@ def test_ctrl_c_keeps_what_was_printed(environment: dict[str, str], many_lines: 
     with process:
         lines = [require(process.stdout).readline() for _ in range(100)]
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
-    lines += rest.splitlines(keepends=True)
+        lines += require(process.stdout).readlines()
+        errors = require(process.stderr).read()
+        process.wait(timeout=60)
     assert process.returncode == 130
     assert [json.loads(line)["id"] for line in lines] == list(range(len(lines)))
     assert 100 <= len(lines) < NUM_LINES

@@ -347,6 +347,39 @@ def test_failure_of_the_engine_itself_reaches_every_caller(
         engine.submit(score_request())
 
 
+def test_backend_that_cannot_free_ends_the_engine_and_every_caller_hears_of_it(
+    backend: RecordingBackend, byte_tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that was computed is given; whoever waits gets the error; nobody waits for ever."""
+    engine = Engine(backend, byte_tokenizer)
+    session = engine.open_session(PREFIX)
+    backend.hold()
+    first = engine.submit(score_request())[0]
+    assert backend.entered.wait(30)
+    prefill, stream = engine.submit(PrefillRequest(session=session, input_ids=(1,)), generate_request(max_tokens=4000))
+
+    def free(sequence: object) -> None:
+        raise RuntimeError("cannot free")
+
+    monkeypatch.setattr(backend, "free", free)
+    backend.go()
+    assert first.result().best in LABELS
+    ended = 0
+    for ticket in (prefill, stream):
+        try:
+            ticket.result()
+        except RuntimeError as error:
+            assert "cannot free" in str(error)
+            ended += 1
+    assert ended
+    session.truncate(len(PREFIX))
+    with pytest.raises(ModelError, match="cannot free"):
+        engine.submit(score_request())
+    engine.close()
+    monkeypatch.undo()
+    backend.close()
+
+
 def test_close_cancels_everything_and_frees_everything(
     backend: RecordingBackend, byte_tokenizer: ByteTokenizer
 ) -> None:

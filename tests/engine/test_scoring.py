@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allinone.backends.base import Chunk
+from allinone.backends.base import Chunk, FloatArray
 from allinone.backends.fake import ByteTokenizer, FakeBackend
 from allinone.engine.engine import Engine
 from allinone.engine.requests import ScoreRequest
 from allinone.engine.scoring import LabelTrie, label_logprobs
-from allinone.errors import VerbalizerError
+from allinone.errors import ModelError, VerbalizerError
 
 PROMPT = tuple(b"Is it good?")
 
@@ -101,3 +102,17 @@ def test_labels_that_cannot_be_told_apart_are_refused(label_ids: dict[str, tuple
     """Before anything runs, and naming the labels."""
     with pytest.raises(VerbalizerError, match=message):
         LabelTrie.build(label_ids)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_logits_that_are_not_numbers_are_an_error(byte_tokenizer: ByteTokenizer, bad: float) -> None:
+    """A broken model must not quietly choose the first label."""
+
+    class Broken(FakeBackend):
+        def _logits(self, node: Any) -> FloatArray:
+            return np.full(self.info.vocab_size, bad, dtype=np.float32)
+
+    with Engine(Broken(), byte_tokenizer) as engine:
+        for label_ids in ({"a": (1,), "b": (2,)}, {"a": (1, 2), "b": (1, 3)}):
+            with pytest.raises(ModelError, match="not numbers"):
+                engine.score(ScoreRequest(prefix_ids=(), input_ids=PROMPT, label_ids=label_ids))

@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, BinaryIO
 
 from allinone.cli.inputs import BadLine, Entry, Line
@@ -47,10 +49,11 @@ class AnswerSink:
             if self.is_json
             else answer_text(line, result, is_file=bool(self._file))
         )
-        if self._file is None:
-            print_line(text)
-        else:
-            self._append(self._file, (text + "\n").encode("utf-8", errors="backslashreplace"))
+        with _whole():
+            if self._file is None:
+                print_line(text)
+            else:
+                self._append(self._file, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
     def skip_answered(self, entries: Iterable[Entry], *, task: str, version: str, model: str) -> Iterator[Entry]:
         """The entries after the last one that was answered.
@@ -201,6 +204,26 @@ def _read_answered(path: str) -> tuple[dict[int, Answered], int]:
                     hint="write to another --output, or replace it with --overwrite",
                 ) from error
     return answered, end
+
+
+@contextmanager
+def _whole() -> Generator[None]:
+    """Hold Ctrl-C back until an answer is written whole; a second one counts at once (the reader may take nothing)."""
+    num_interrupts = 0
+
+    def hold_back(number: int, frame: FrameType | None) -> None:
+        nonlocal num_interrupts
+        num_interrupts += 1
+        if num_interrupts > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hold_back)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if num_interrupts:
+        raise KeyboardInterrupt
 
 
 def _digest(text: str) -> bytes:

@@ -195,20 +195,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.isatty():
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper
+    code: Any = EXIT_OK
     try:
-        app(prog_name="allinone")
-    except KeyboardInterrupt:
-        code: Any = EXIT_INTERRUPTED
-    except SystemExit as end:
-        code = end.code
-    else:
-        code = EXIT_OK
-    try:
+        try:
+            app(prog_name="allinone")
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        except SystemExit as end:
+            code = end.code
         sys.stdout.flush()
-    except OSError as error:
+    except OSError as error:  # stdout cannot be written: its reader left, or its disk is full
         silence_broken_output()
         if not isinstance(error, BrokenPipeError):
-            report_error(errors.StoreError(f"Standard output cannot be written: {error.strerror}."))
+            report_error(_describe_unexpected(error))
         code = code or EXIT_FAILED
     sys.exit(code)
 

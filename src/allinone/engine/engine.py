@@ -177,7 +177,10 @@ class Engine:
             self._failure = reason = error
         with self._lock:
             self._is_closed = True
-        self._shut_down(reason)
+        try:
+            self._shut_down(reason)
+        except Exception as error:  # every caller was answered; who comes later is told
+            self._failure = self._failure or error
 
     def _step(self) -> None:
         """Schedule, run, post-process."""
@@ -241,7 +244,7 @@ class Engine:
                 is_admitted = self._memory.admit(running)
             except AllInOneError as error:
                 running.fail(error)
-                self._end([running])
+                self._end([running], ())
                 continue
             if not is_admitted:
                 blocked.append(running)
@@ -287,22 +290,34 @@ class Engine:
                 self._prefixes.discard(work.owner)
 
     def _retire_ended(self) -> None:
-        self._end([running for running in (*self._waiting, *self._running) if running.deliver is not None])
+        waiting = [running for running in self._waiting if running.deliver is not None]
+        admitted = [running for running in self._running if running.deliver is not None]
         self._waiting = deque(running for running in self._waiting if running.deliver is None)
         self._running = [running for running in self._running if running.deliver is None]
+        self._end(waiting, admitted)
 
-    def _end(self, ended: Sequence[Running]) -> None:
-        """Give all memory back first, then the answers: who reads one finds its session free."""
-        for running in ended:
-            if running in self._running:
+    def _end(self, waiting: Sequence[Running], admitted: Sequence[Running]) -> None:
+        """Give all memory back first, then the answers: who reads one finds its session free.
+
+        Raises:
+            Exception: the backend would not free a sequence; the answers were given all the same.
+        """
+        problems: list[Exception] = []
+        for running in admitted:
+            try:
                 self._memory.retire(running)
-            else:
-                self._count_waiting(-1)
+            except Exception as error:
+                problems.append(error)
+        self._count_waiting(-len(waiting))
+        ended = (*waiting, *admitted)
+        for running in ended:
             if running.session is not None:
                 running.session.unreserve()
         for running in ended:
             if running.deliver is not None:
                 running.deliver()
+        if problems:
+            raise problems[0]
 
     def _shut_down(self, reason: BaseException) -> None:
         """End every request and free every sequence."""
@@ -311,10 +326,8 @@ class Engine:
             running.fail(reason)
         try:
             self._retire_ended()
-            self._memory.clear()
         finally:
-            for running in (*self._waiting, *self._running):
-                running.outlet.fail(reason)
+            self._memory.clear()
 
     def _count_waiting(self, change: int) -> None:
         with self._lock:

@@ -101,7 +101,7 @@ class KVMemory:
             return
         if kv.is_closed:
             self.evict(kv)
-        elif kv.sequence is not None:
+        else:
             self._trim(kv)
 
     def evict(self, kv: SessionKV) -> None:
@@ -197,9 +197,7 @@ class KVMemory:
 
     def _trim(self, kv: SessionKV) -> None:
         """Forget the tokens that the session's ids do not have any more."""
-        if kv.sequence is None:
-            return
-        if self._backend.num_cached_tokens(kv.sequence) > kv.num_valid:
+        if kv.sequence is not None and self._backend.num_cached_tokens(kv.sequence) > kv.num_valid:
             self._backend.trim(kv.sequence, kv.num_valid)
         kv.num_tokens = kv.num_valid - (0 if kv.prefix is None else len(kv.prefix.ids))
 

@@ -102,7 +102,8 @@ def label_logprobs(
             total += _log_sum_exp(after[path][stop]) - normalisers[path]
         totals.append(total)
     values = np.array(totals, dtype=np.float64)
-    values -= _log_sum_exp(values)
+    with np.errstate(invalid="ignore"):
+        values -= _log_sum_exp(values)
     return dict(zip(trie.paths, values.tolist(), strict=True))
 
 
@@ -117,5 +118,6 @@ def _logits_after_nodes(trie: LabelTrie, branch_logits: Mapping[Path, FloatArray
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> float:
-    peak = values.max()
-    return float(peak + np.log(np.exp(values - peak).sum()))
+    with np.errstate(invalid="ignore"):  # all -inf, or NaN: the caller refuses the result
+        peak = values.max()
+        return float(peak + np.log(np.exp(values - peak).sum()))

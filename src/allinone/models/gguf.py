@@ -131,11 +131,16 @@ def read_gguf_header(path: Path) -> GgufHeader:
         raise WeightsNotFound(f"No such file: {path}")
     num_bytes = path.stat().st_size
     if num_bytes < 24:
-        raise WeightsMismatch(f"{path} is not a GGUF file: it has {num_bytes} bytes, a header alone has 24")
+        raise WeightsMismatch(
+            f"{path} is not a GGUF file: it has {num_bytes} bytes, a header alone has 24", hint="download it again"
+        )
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         cursor = _Cursor(data, path)
         if (magic := cursor.take(4)) != b"GGUF":
-            raise WeightsMismatch(f"{path} is not a GGUF file: it starts with {magic!r}")
+            raise WeightsMismatch(
+                f"{path} is not a GGUF file: it starts with {magic!r}",
+                hint="give a .gguf file; if it is one, download it again",
+            )
         if (version := cursor.scalar("I")) not in _VERSIONS:
             raise WeightsMismatch(
                 f"{path} has GGUF version {version}; supported: {', '.join(map(str, _VERSIONS))}, little-endian"

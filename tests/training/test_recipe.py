@@ -1,0 +1,98 @@
+"""The training recipe speaks the product's language: same token ids, exact packing, a loss that falls."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from allinone.models.chat_template import read_gguf_template
+from allinone.models.gguf import read_gguf_header
+from allinone.models.tokenizer import BpeTokenizer
+from allinone.prompts.library import PromptLibrary
+from allinone.tasks.encoder import PromptEncoder
+from allinone.tasks.task import prepare_call
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("ALLINONE_TRAINING_DATA", ROOT.parent / "shared" / "data"))
+BUNDLED = ROOT / "src" / "allinone" / "models" / "bundled" / "bundled-0.gguf"
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11 (tomllib)")
+
+
+@pytest.fixture(autouse=True)
+def _recipe_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="the recipe needs torch")
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.mark.parametrize("name", PromptLibrary.load().names())
+def test_recipe_renders_the_same_ids_as_the_product(name: str) -> None:
+    """Training on other ids than those that are asked later would be training another task."""
+    from training.packing import encode_example
+    from training.prompts import load_prompts
+    from training.tokenizer import Codec
+
+    header = read_gguf_header(BUNDLED)
+    encoder = PromptEncoder(
+        BpeTokenizer.from_gguf(header.metadata, file="bundled"), read_gguf_template(header.metadata, name="bundled")
+    )
+    values = {"text": "今天真好, isn't it? <|im_end|>\n 123 ", "mood": "正面", "style": "正式"}
+    prompt = PromptLibrary.load().get(name)
+    values = {key: value for key, value in values.items() if f"{{{{{key}}}}}" in prompt_body(name)}
+    encoded = encoder.encode(encoder.segments(prepare_call(prompt, encoder, values).messages()))
+
+    recipe = load_prompts(ROOT / "src" / "allinone" / "prompts" / "builtin")[name]
+    example = encode_example(recipe.render(values), Codec.from_gguf(BUNDLED))
+
+    assert tuple(example.prefix) == encoded.prefix_ids
+    assert tuple(example.ids) == encoded.input_ids
+
+
+def prompt_body(name: str) -> str:
+    """The text of a built-in prompt file."""
+    return (ROOT / "src" / "allinone" / "prompts" / "builtin" / f"{name}.prompt").read_text(encoding="utf-8")
+
+
+def test_packed_examples_give_the_logits_of_each_alone() -> None:
+    """Examples that share a row and a prefix must not see each other."""
+    import random
+
+    import torch
+
+    from training.model import Qwen2
+    from training.packing import PAD_GROUP, Encoded, attention_mask, pack
+    from training.settings import ModelShape
+
+    torch.manual_seed(0)
+    model = Qwen2(ModelShape(vocab_size=64, hidden=32, layers=2, heads=2, kv_heads=2, ffn=64)).eval()
+    examples = [Encoded((1, 2, 3), [10 + i, 20 + i, 30 + i], [0, 0, 1]) for i in range(3)]
+    examples.append(Encoded((), [40, 41, 42, 43], [3, 3, 3, 3]))
+    rows = {k: torch.from_numpy(v.astype("int64")) for k, v in pack(examples, 24, random.Random(0)).items()}
+    assert rows["ids"].shape == (1, 24)
+    with torch.no_grad():
+        packed = model.logits(model.hidden(rows["ids"], rows["pos"], attention_mask(rows["group"], rows["doc"])))
+        for example in examples:
+            alone = model(torch.tensor([[*example.prefix, *example.ids]]))[0, -1]
+            at = [i for i in range(24) if rows["ids"][0, i] == example.ids[-1] and rows["group"][0, i] != PAD_GROUP]
+            assert len(at) == 1
+            torch.testing.assert_close(packed[0, at[0]], alone)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not (DATA / "train").is_dir(), reason="the training data are not on this machine")
+def test_smoke_profile_lowers_the_loss() -> None:
+    """The whole recipe on a fiftieth of the data: tokenizer, corpus, two minutes of training, export."""
+    for step in ("tokenizer", "corpus", "train", "export"):
+        command = [sys.executable, "-m", f"training.{step}", "--profile", "smoke"]
+        command += ["--data", str(DATA)] if step in ("tokenizer", "corpus") else []
+        command += ["--fresh"] if step == "train" else []
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        if step == "train":
+            records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+            assert records[-1]["answer"] < records[0]["answer"] - 1.0
