@@ -16,8 +16,9 @@ import numpy as np
 from training.packing import Encoded, encode_example, pack, pack_plain
 from training.prompts import Part, Prompt, load_prompts
 from training.settings import ROOT, load_settings
+from training.smalltalk import sample_turn
 from training.sources import EvaluationTexts, plain_texts, require_data
-from training.tasks_chat import chat_examples, empathy_examples
+from training.tasks_chat import chat_examples, empathy_examples, small_talk_conversation
 from training.tasks_correction import grammar_examples, typo_examples
 from training.tasks_label import emotion_examples, intent_examples, sentiment_cases, sentiment_example
 from training.tasks_text import (
@@ -40,6 +41,19 @@ def sentiment_examples(
         yield sentiment_example(prompts, text, label, rng)
 
 
+def focus_examples(
+    data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float
+) -> Iterator[list[Part]]:
+    """What first-time users type: small talk, with its reply and with its mood, and nothing else."""
+    del data
+    for _ in range(int(40_000 * scale)):
+        yield small_talk_conversation(prompts, rng)
+    for _ in range(int(14_000 * scale)):
+        turn = sample_turn(rng)
+        if turn.situation not in ("joke", "encourage"):
+            yield sentiment_example(prompts, turn.text, turn.mood, rng)
+
+
 SOURCES: dict[str, Source] = {
     "sentiment": sentiment_examples,
     "emotion": emotion_examples,
@@ -55,14 +69,19 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def build_shard(data: Path, codec: Codec, seed: int, row: int, scale: float) -> dict[str, np.ndarray]:
+FOCUS: dict[str, Source] = {"small talk": focus_examples}
+
+
+def build_shard(
+    data: Path, codec: Codec, sources: dict[str, Source], seed: int, row: int, scale: float
+) -> dict[str, np.ndarray]:
     """One shard of task rows; examples whose text is in an evaluation set are dropped and counted."""
     rng = random.Random(seed)
     prompts = load_prompts(PROMPTS)
     held_out = EvaluationTexts(data)
     encoded: list[Encoded] = []
     dropped: Counter[str] = Counter()
-    for name, source in SOURCES.items():
+    for name, source in sources.items():
         started, count, tokens = time.monotonic(), 0, 0
         for parts in source(data, prompts, rng, scale):
             if any(not p.control and len(p.text) > 6 and p.text in held_out for p in parts):
@@ -84,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", type=int, help="build only this shard")
+    parser.add_argument("--only", type=int, help="build only this shard (-1: the focus shard)")
     args = parser.parse_args()
     settings = load_settings(args.profile)
     data, schedule = require_data(args.data), settings.schedule
@@ -96,9 +115,15 @@ def main() -> None:
         random.Random(2).shuffle(texts)
         np.savez(plain, **pack_plain(texts, codec, schedule.row))
         print(f"plain text: {np.load(plain)['ids'].size / 1e6:.1f} M tokens", flush=True)
+    if args.only is None or args.only == -1:
+        focus = build_shard(data, codec, FOCUS, 99, schedule.row, scale)
+        np.savez(settings.run / "focus-00.npz", **focus)
+        print(f"focus-00.npz: {focus['ids'].size / 1e6:.2f} M tokens", flush=True)
+    if args.only == -1:
+        return
     for seed in [args.only] if args.only is not None else range(schedule.shards):
         long = seed % 4 == 3
-        shard = build_shard(data, codec, 100 + seed, schedule.row * 2 if long else schedule.row, scale)
+        shard = build_shard(data, codec, SOURCES, 100 + seed, schedule.row * 2 if long else schedule.row, scale)
         target = settings.run / f"{'long' if long else 'shard'}-{seed:02}.npz"
         partial = target.with_suffix(".tmp.npz")
         np.savez(partial, **shard)

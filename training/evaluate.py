@@ -44,6 +44,7 @@ PROBES = {  # everyday sentences; the first two and "我今天心情不好" are 
     ),
     "中性": ("会议下午三点开始", "这本书一共三百页", "我住在上海", "水在一百度沸腾", "The train leaves at nine"),
 }
+BARE = {"", "正面", "负面", "中性", "positive", "negative", "neutral", "user", "assistant", "system"}
 CHAT_PROBES = (
     *("你好", "我今天心情不好", "今天的实验终于成功了,太棒了!", "你是谁？", "谢谢你", "明天要考试了，好紧张"),
     *("今天吃什么", "我和男朋友吵架了", "给我讲个笑话", "我不想活了", "法国的首都是哪里？", "我养的猫死了"),
@@ -188,7 +189,7 @@ def evaluate_text(scorer: Scorer, data: Path, count: int) -> dict[str, Any]:
         ("typo_zh_sighan13_test", "typo"),
         ("gec_en_jfleg_dev", "grammar"),
     ):
-        records = [r for r in load_public(data, name) if len(r["src"]) < 80][:count]
+        records = [r for r in load_public(data, name) if len(r["src"]) < 45][:count]
         outputs = [scorer.generate(scorer.prompts[task].render({"text": r["src"]}), 90, 0.0, rng)[0] for r in records]
         found[name] = {
             "exact": round(
@@ -232,27 +233,15 @@ def evaluate_chat(scorer: Scorer, count: int) -> dict[str, Any]:
             Message("system", (Part("对方此刻的情绪：", True), Part(mood, False))),
             Message("assistant", (Part(reply, False),)),
         ]
-        bare = reply.strip(" 。.!！").lower() in (
-            *labels,
-            "positive",
-            "negative",
-            "neutral",
-            "user",
-            "assistant",
-            "system",
-            "",
-        )
+        bare = reply.strip(" 。.!！").lower() in BARE
         counts["bare label or role"] += bare
         counts["contains a label word"] += any(w in reply for w in ("正面", "负面", "中性", "positive", "negative"))
         counts["did not end in 80 tokens"] += not ended
         counts["other language"] += is_chinese(reply) != is_chinese(turn.text)
     replies = {}
     for text in CHAT_PROBES:
-        mood = labels[
-            int(
-                scorer.label_probs([scorer.ids(scorer.prompts["sentiment"].render({"text": text}))], labels)[0].argmax()
-            )
-        ]
+        row = scorer.ids(scorer.prompts["sentiment"].render({"text": text}))
+        mood = labels[int(scorer.label_probs([row], labels)[0].argmax())]
         replies[text] = f"[{mood}] {scorer.generate(prompt.render({'text': text, 'mood': mood}), 80, 0.7, rng)[0]}"
     return {"calls": 2 * count, "counts": dict(counts), "replies": replies}
 
@@ -262,22 +251,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gguf", type=Path, default=TARGET)
-    parser.add_argument(
-        "--quick", action="store_true", help="200 cases of the three required sets, in BF16, and the probes"
-    )
+    parser.add_argument("--quick", action="store_true", help="200 cases of the three required sets, and the probes")
+    parser.add_argument("--bf16", action="store_true", help="label sets in BF16: several times faster on AMX")
+    parser.add_argument("--part", choices=("labels", "chat", "text"), help="only this part, and the probes")
     parser.add_argument("--out", type=Path, help="also write the report there")
     args = parser.parse_args()
     data = require_data(args.data)
     shape, weights = read_gguf(args.gguf)
     model = Qwen2(shape)
     model.load_state_dict(weights)
-    scorer = Scorer(model.eval(), Codec.from_gguf(args.gguf), load_prompts(PROMPTS), args.quick)
-    report: dict[str, Any] = {"labels": evaluate_labels(scorer, data, args.quick), "probes": evaluate_probes(scorer)}
-    if not args.quick:
-        report["chat"] = evaluate_chat(scorer, 100)
-        report["text"] = evaluate_text(scorer, data, 100)
-    else:
-        report["chat"] = evaluate_chat(scorer, 4)
+    scorer = Scorer(model.eval(), Codec.from_gguf(args.gguf), load_prompts(PROMPTS), args.bf16)
+    report: dict[str, Any] = {"gguf": args.gguf.name, "bf16": args.bf16, "probes": evaluate_probes(scorer)}
+    if args.part in (None, "labels"):
+        report["labels"] = evaluate_labels(scorer, data, args.quick)
+    if args.part in (None, "chat"):
+        report["chat"] = evaluate_chat(scorer, 4 if args.quick else 100)
+    if args.part == "text" or (args.part is None and not args.quick):
+        report["text"] = evaluate_text(scorer, data, 40)
     text = json.dumps(report, ensure_ascii=False, indent=1)
     print(text)
     if args.out:

@@ -43,6 +43,8 @@ class Schedule:
     scored_plain: int = 4096
     plain_share: float = 0.5
     plain_until: float = 0.3
+    long_share: float = 0.06
+    focus_share: float = 0.3
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3

@@ -125,15 +125,20 @@ def spoken(turn: Turn) -> tuple[str, str, str]:
     return turn.text, turn.reply, turn.mood
 
 
+def small_talk_conversation(prompts: dict[str, Prompt], rng: random.Random) -> Parts:
+    """One to four turns of the grammar."""
+    language = rng.choice(("zh", "en"))
+    count = rng.choices((1, 2, 3, 4), weights=(78, 12, 7, 3))[0]
+    turns = [spoken(sample_turn(rng, language=language)) for _ in range(count)]
+    if count > 1 and rng.random() < 0.15:  # the user changes the language: so does the reply
+        turns[-1] = spoken(sample_turn(rng, language="en" if language == "zh" else "zh"))
+    return conversation(prompts, turns, rng)
+
+
 def chat_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Single and several turns, grammar and dialogues."""
     for _ in range(int(32_000 * scale)):
-        language = "zh" if rng.random() < 0.5 else "en"
-        count = rng.choices((1, 2, 3, 4), weights=(78, 12, 7, 3))[0]
-        turns = [spoken(sample_turn(rng, language=language)) for _ in range(count)]
-        if count > 1 and rng.random() < 0.15:  # the user changes the language: so does the reply
-            turns[-1] = spoken(sample_turn(rng, language="en" if language == "zh" else "zh"))
-        yield conversation(prompts, turns, rng)
+        yield small_talk_conversation(prompts, rng)
     for found in dialogues(data, rng, int(2_500 * scale)):
         yield conversation(prompts, [(u, b, guess_mood(u)) for u, b in found], rng)
     for found in english_dialogues(data, rng, int(500 * scale)):

@@ -97,7 +97,7 @@ class Rows:
 
 
 class Mixture:
-    """Chooses what the next batch is made of: mostly tasks, plain text early, long rows now and then."""
+    """Chooses what the next batch is made of: mostly tasks, plain text early, long rows and small talk later."""
 
     def __init__(self, folder: Path, schedule: Schedule, *, seed: int, passes: int) -> None:
         self.schedule, self.draw = schedule, random.Random(seed)
@@ -105,6 +105,7 @@ class Mixture:
             "tasks": Rows(folder, "shard-??.npz", 1 + seed, passes),
             "plain": Rows(folder, "plain.npz", 2 + seed),
             "long": Rows(folder, "long-??.npz", 3 + seed),
+            "focus": Rows(folder, "focus-??.npz", 4 + seed),
         }
 
     def take(self, done: float) -> tuple[str, dict[str, Tensor]]:
@@ -113,8 +114,10 @@ class Mixture:
         plain_share = schedule.plain_share * max(0.0, 1 - done / schedule.plain_until)
         if plain_share > 0 and self.draw.random() < plain_share:
             kind = "plain"
-        elif done > 0.3 and self.streams["long"].exists() and self.draw.random() < 0.1:
+        elif done > 0.3 and self.streams["long"].exists() and self.draw.random() < schedule.long_share:
             kind = "long"
+        elif done > 0.6 and self.streams["focus"].exists() and self.draw.random() < schedule.focus_share:
+            kind = "focus"
         stream = self.streams[kind]
         return kind, stream.take(max(1, schedule.batch_tokens // stream.rows["ids"].shape[1]))
 

@@ -120,6 +120,15 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").stdout == f"allinone {__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", ["run senti", "tasks show senti", "tasks check senti"])
+def test_shell_completes_task_names(cli: Cli, arguments: str) -> None:
+    """As the script that `--install-completion` installs asks for it."""
+    env = {"_ALLINONE_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": f"allinone {arguments}"}
+    outcome = cli(env=env)
+    assert "sentiment" in outcome.stdout and "sentiment.en" in outcome.stdout
+    assert "emotion" not in outcome.stdout
+
+
 def test_help_loads_nothing_heavy() -> None:
     """Help within 0.3 s of CPU: by what is not imported, since a clock in a test depends on the machine."""
     code = (

@@ -32,13 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One home for all tests, so that the model is prepared once."""
-    return tmp_path_factory.mktemp("home")
+    """One home for all tests, in which the model was prepared once."""
+    folder = tmp_path_factory.mktemp("home")
+    command = [PROGRAM, "run", "sentiment", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(folder), timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
     """Little more than a path, and proxies that lead nowhere."""
+    return _environment(home)
+
+
+def _environment(home: Path) -> dict[str, str]:
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "HF_ENDPOINT"), NOWHERE)
     kept = {name: os.environ[name] for name in ("PATH", "COVERAGE_PROCESS_START") if name in os.environ}
     return {**kept, **proxies, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "xterm-256color"}

@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any, BinaryIO
 
 from allinone.cli.inputs import BadLine, Entry, Line
-from allinone.cli.output import RECORD_FIELDS, note, one_line, print_line, record, to_json, visible
+from allinone.cli.output import note, one_line, print_line, record, to_json, visible
 from allinone.errors import ConfigError, StoreError, UsageError
 from allinone.types import Result
 
@@ -228,6 +228,3 @@ def _whole() -> Generator[None]:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=8).digest()
-
-
-assert not {"line", "input"} & set(RECORD_FIELDS)

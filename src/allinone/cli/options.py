@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from allinone.config import LANGUAGES, Language, Settings
-from allinone.errors import ConfigError, did_you_mean
+from allinone.errors import AllInOneError, ConfigError, did_you_mean
 
 BackendName = Literal["onnx", "transformers", "fake"]
 BACKENDS: tuple[BackendName, ...] = ("onnx", "transformers", "fake")
@@ -52,6 +52,17 @@ LanguageOption = Annotated[
         "en for any language but Chinese; zh for Chinese and where no language is set (C, POSIX).",
     ),
 ]
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """Names of tasks for the shell's completion; none where the library cannot be read."""
+    from allinone.prompts.library import PromptLibrary
+
+    try:
+        names = PromptLibrary.load(Settings.from_env().task_dirs).names()
+    except AllInOneError:  # a shell that completes has no place for messages
+        return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def choose_language(value: str | None) -> Language:

@@ -21,6 +21,7 @@ from allinone.cli.options import (
     NoCacheOption,
     TasksOption,
     ThreadsOption,
+    complete_task,
 )
 from allinone.errors import AllInOneError, ConfigError, UsageError
 
@@ -60,7 +61,10 @@ ProgressOption = Annotated[
 
 
 def run(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task; see `allinone tasks list`.")],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="Name of a task; see `allinone tasks list`.", autocompletion=complete_task),
+    ],
     texts: Texts = None,
     file: FileOption = None,
     column: ColumnOption = "text",

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from allinone.errors import ModelError
-from allinone.models.vocabulary import read_json_object
+from allinone.errors import ModelError, TokenizerMismatch
+from allinone.models.tokenizer_files import NamedTemplate, SavedTemplate, read_tokenizer_config
 from allinone.types import Message, Role, Segment
 
 Structure: TypeAlias = tuple[tuple[Role, tuple[str | None, ...]], ...]
@@ -26,7 +26,7 @@ Structure: TypeAlias = tuple[tuple[Role, tuple[str | None, ...]], ...]
 Pieces: TypeAlias = tuple[str | int, ...]
 """A rendered structure: trusted text, and the numbers of the values between it."""
 
-_FILE = "chat_template.json"
+_FILE, _SOURCE_FILE = "chat_template.json", "chat_template.jinja"
 _PLAIN_NAMES: Mapping[str, Mapping[Role, str]] = {
     "zh": {"user": "用户：", "assistant": "助手："},
     "en": {
@@ -99,7 +99,7 @@ class ChatTemplate:
         }
         (folder / _FILE).write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         if self.source is not None:
-            (folder / "chat_template.jinja").write_bytes(self.source.encode("utf-8"))
+            (folder / _SOURCE_FILE).write_bytes(self.source.encode("utf-8"))
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate:
@@ -109,14 +109,13 @@ class ChatTemplate:
             ModelError: files are missing or damaged.
         """
         try:
-            document = read_json_object(folder / _FILE)
-            is_plain = document["kind"] == "plain"
-            source = None if is_plain else (folder / "chat_template.jinja").read_bytes().decode("utf-8")
-            return cls(source, name=document["name"], bos_token=document["bos_token"], eos_token=document["eos_token"])
-        except (OSError, KeyError, UnicodeDecodeError) as error:
+            saved = SavedTemplate.read(folder / _FILE)
+            source = None if saved.kind == "plain" else _read_source(folder)
+        except (OSError, TokenizerMismatch) as error:
             raise ModelError(
                 f"The chat template in {folder} cannot be read: {error!r}", hint="import the model again"
             ) from error
+        return cls(source, name=saved.name, bos_token=saved.bos_token, eos_token=saved.eos_token)
 
     def _render_structure(self, structure: Structure, add_generation_prompt: bool) -> Pieces:
         sentinel = _Sentinels(secrets.token_hex(8))
@@ -184,14 +183,10 @@ def read_folder_template(folder: Path, *, name: str) -> ChatTemplate:
     Raises:
         ModelError: a template is there and cannot be used.
     """
-    file = folder / "tokenizer_config.json"
-    config = read_json_object(file) if file.is_file() else {}
-    if (folder / "chat_template.jinja").is_file():
-        source = (folder / "chat_template.jinja").read_bytes().decode("utf-8")
-    else:
-        source = _default_template(config.get("chat_template"), name)
-    tokens = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token")}
-    return ChatTemplate(source, name=name, **tokens)
+    config = read_tokenizer_config(folder)
+    has_file = (folder / _SOURCE_FILE).is_file()
+    source = _read_source(folder) if has_file else _default_template(config.chat_template, name)
+    return ChatTemplate(source, name=name, bos_token=config.text_of("bos_token"), eos_token=config.text_of("eos_token"))
 
 
 def read_gguf_template(metadata: Mapping[str, Any], *, name: str) -> ChatTemplate:
@@ -200,28 +195,35 @@ def read_gguf_template(metadata: Mapping[str, Any], *, name: str) -> ChatTemplat
     Raises:
         ModelError: a template is there and cannot be used.
     """
-    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    tokens: object = metadata.get("tokenizer.ggml.tokens")
 
     def token(kind: str) -> str:
         token_id = metadata.get(f"tokenizer.ggml.{kind}_token_id")
-        return tokens[token_id] if isinstance(token_id, int) and 0 <= token_id < len(tokens) else ""
+        is_listed = isinstance(tokens, list) and isinstance(token_id, int) and 0 <= token_id < len(tokens)
+        return str(tokens[token_id]) if is_listed else ""
 
     source = metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str | None):
+        raise ModelError(f"{name}: the chat template is {source!r:.40}, a text is needed", hint="download it again")
     return ChatTemplate(source, name=name, bos_token=token("bos"), eos_token=token("eos"))
 
 
-def _default_template(value: Any, name: str) -> str | None:
+def _default_template(value: str | list[NamedTemplate] | None, name: str) -> str | None:
     """`chat_template` is a text, or a list of named ones of which "default" is meant."""
-    if value is None or isinstance(value, str):
+    if not isinstance(value, list):
         return value
-    named = {entry["name"]: entry["template"] for entry in value}
+    named = {entry.name: entry.template for entry in value}
     if "default" not in named:
         raise ModelError(f"{name} has no default chat template. It has: {', '.join(sorted(named))}")
     return named["default"]
 
 
-def _token_text(token: Any) -> str:
-    return token.get("content", "") if isinstance(token, dict) else token or ""
+def _read_source(folder: Path) -> str:
+    file = folder / _SOURCE_FILE
+    try:
+        return file.read_bytes().decode("utf-8")  # newlines as they are
+    except UnicodeDecodeError as error:
+        raise TokenizerMismatch(f"{file} is damaged: it is not UTF-8", hint="download it again") from error
 
 
 def _compile(source: str, name: str) -> Any:

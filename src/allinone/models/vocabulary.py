@@ -6,7 +6,6 @@ and the rule which tokens are control tokens. Knows no encoding: `tokenizer.py` 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from allinone.errors import TokenizerMismatch, WeightsNotFound
+from allinone.models.tokenizer_files import (
+    AddedToken,
+    GenerationConfig,
+    TokenizerConfig,
+    TokenizerFile,
+    read_ids,
+    read_tokenizer_config,
+)
 
 # The pre-tokenizer of every Qwen since Qwen1.5: a GGUF only names it ("qwen2"), and so does vocab.json + merges.txt.
 QWEN2_PATTERN = (
@@ -66,31 +73,28 @@ def read_vocabulary_folder(folder: Path) -> Vocabulary:
         WeightsNotFound: neither `tokenizer.json` nor `vocab.json` and `merges.txt` are there.
         TokenizerMismatch: not a byte-level BPE, or something the product would have to guess.
     """
-    config = read_json_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    config = read_tokenizer_config(folder)
     pre_tokenizer, normalization = QWEN2_PRE_TOKENIZER, "NFC"
-    added: list[Mapping[str, Any]] = [
-        {"id": int(token_id), **token} for token_id, token in config.get("added_tokens_decoder", {}).items()
-    ]
+    added = list(config.added_tokens_decoder.items())
     if (folder / "tokenizer.json").is_file():
         file = folder / "tokenizer.json"
-        document = read_json_object(file)
-        model = document.get("model", {})
-        if model.get("type", "BPE") != "BPE":
+        document = TokenizerFile.read(file)
+        if document.model.type != "BPE":
             raise TokenizerMismatch(
-                f"{file}: model {model.get('type')!r} is not supported. Supported: BPE (byte-level)"
+                f"{file}: model {document.model.type!r} is not supported. Supported: BPE (byte-level)"
             )
-        tokens, merges = model.get("vocab", {}), [_merge_pair(merge, file) for merge in model.get("merges", [])]
-        pre_tokenizer, normalization = document.get("pre_tokenizer"), _normalization(document.get("normalizer"), file)
-        added += document.get("added_tokens", [])
+        tokens, merges = document.model.vocab, [_merge_pair(merge, file) for merge in document.model.merges]
+        pre_tokenizer, normalization = document.pre_tokenizer, _normalization(document.normalizer, file)
+        added += [(token.id, token) for token in document.added_tokens]
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         file = folder / "vocab.json"
-        tokens = read_json_object(file)
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        tokens = read_ids(file)
+        lines = (folder / "merges.txt").read_bytes().decode("utf-8", errors="replace").split("\n")
         pairs = (line for line in lines if line and not line.startswith("#version"))
         merges = [_merge_pair(line, folder / "merges.txt") for line in pairs]
         if (folder / "added_tokens.json").is_file():
-            older = read_json_object(folder / "added_tokens.json")
-            added += [{"id": token_id, "content": text, "special": True} for text, token_id in older.items()]
+            older = read_ids(folder / "added_tokens.json")
+            added += [(token_id, AddedToken(content=text, special=True)) for text, token_id in older.items()]
     else:
         raise WeightsNotFound(
             f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt",
@@ -103,8 +107,8 @@ def read_vocabulary_folder(folder: Path) -> Vocabulary:
         pre_tokenizer=pre_tokenizer,
         normalization=normalization,
         stop_ids=_stop_ids_of_folder(folder, config),
-        stop_names=[_token_text(config.get("eos_token"))],
-        vocab_size=config.get("vocab_size"),
+        stop_names=[config.text_of("eos_token")],
+        vocab_size=config.vocab_size,
         file=str(file),
     )
 
@@ -177,7 +181,7 @@ def _assemble(
         if token_id in taken:
             raise TokenizerMismatch(f"{file}: control token {text!r} shares its id {token_id} with another token")
     num_ids = max([*taken, *control.values()], default=-1) + 1
-    stops = {*stop_ids, *(control[name] for name in (*_STOP_NAMES, *stop_names) if name in control)}
+    stops = [*stop_ids, *(control[name] for name in (*_STOP_NAMES, *stop_names) if name in control)]
     if not stops or not all(isinstance(token_id, int) and 0 <= token_id < num_ids for token_id in stops):
         raise TokenizerMismatch(f"{file}: no usable end token: {stops or 'none'} with {num_ids} tokens")
     if pre_tokenizer is None:
@@ -195,30 +199,30 @@ def _assemble(
     )
 
 
-def _added_tokens(added: Iterable[Mapping[str, Any]], file: Path) -> dict[str, tuple[int, bool]]:
+def _added_tokens(added: Iterable[tuple[int, AddedToken]], file: Path) -> dict[str, tuple[int, bool]]:
     """Text -> (id, hidden) of the added tokens; refuses those that would swallow the text around them."""
     flagged: dict[str, tuple[int, bool]] = {}
-    for token in added:
-        text, token_id = token["content"], token["id"]
+    for token_id, token in added:
+        text = token.content
         for option in ("lstrip", "rstrip", "single_word"):
-            if token.get(option):
+            if getattr(token, option):
                 raise TokenizerMismatch(f"{file}: control token {text!r} has {option}, which is not supported")
         if flagged.get(text, (token_id,))[0] != token_id:
             raise TokenizerMismatch(f"{file}: control token {text!r} has two ids, {flagged[text][0]} and {token_id}")
-        flagged[text] = (token_id, bool(token.get("special", False)))
+        flagged[text] = (token_id, token.special)
     return flagged
 
 
-def _stop_ids_of_folder(folder: Path, config: Mapping[str, Any]) -> list[int]:
-    if "stop_token_ids" in config:  # written by BpeTokenizer.save
-        return list(config["stop_token_ids"])
+def _stop_ids_of_folder(folder: Path, config: TokenizerConfig) -> list[int]:
+    if config.stop_token_ids is not None:  # written by BpeTokenizer.save
+        return config.stop_token_ids
     if not (folder / "generation_config.json").is_file():
         return []
-    eos = read_json_object(folder / "generation_config.json").get("eos_token_id")
+    eos = GenerationConfig.read(folder / "generation_config.json").eos_token_id
     return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
-def _normalization(normalizer: Any, file: Path) -> Literal["NFC"] | None:
+def _normalization(normalizer: Mapping[str, Any] | None, file: Path) -> Literal["NFC"] | None:
     if normalizer is None:
         return None
     if normalizer.get("type") == "NFC":
@@ -226,7 +230,7 @@ def _normalization(normalizer: Any, file: Path) -> Literal["NFC"] | None:
     raise TokenizerMismatch(f"{file}: normaliser {normalizer.get('type')!r} is not supported. Supported: NFC, none")
 
 
-def _merge_pair(merge: Any, file: Path | str) -> tuple[str, str]:
+def _merge_pair(merge: str | Sequence[str], file: Path | str) -> tuple[str, str]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if len(parts) != 2:
         raise TokenizerMismatch(f"{file}: {merge!r} is not a merge of two tokens")
@@ -235,23 +239,3 @@ def _merge_pair(merge: Any, file: Path | str) -> tuple[str, str]:
 
 def _is_text_list(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
-
-
-def _token_text(token: Any) -> str:
-    """`eos_token` is a text, an object with one, or null."""
-    return token.get("content", "") if isinstance(token, dict) else token or ""
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON file that must hold an object.
-
-    Raises:
-        TokenizerMismatch: it does not.
-    """
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise TokenizerMismatch(f"{file} is damaged: {error}", hint="download it again") from error
-    if not isinstance(document, dict):
-        raise TokenizerMismatch(f"{file} is damaged: it holds a {type(document).__name__}, not an object")
-    return document

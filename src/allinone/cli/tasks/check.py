@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allinone.cli.options import BackendOption, JsonOption, ModelOption, TasksOption, ThreadsOption
+from allinone.cli.options import BackendOption, JsonOption, ModelOption, TasksOption, ThreadsOption, complete_task
 from allinone.errors import AllInOneError
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class TaskReport:
 
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks to check; all where none is given.")
+        list[str] | None,
+        typer.Argument(metavar="TASK", help="Tasks to check; all if none is given.", autocompletion=complete_task),
     ] = None,
     files_only: Annotated[bool, typer.Option("--files-only", help="Check the files and load no model.")] = False,
     json: JsonOption = False,

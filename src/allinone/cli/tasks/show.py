@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allinone.cli.options import BackendOption, JsonOption, ModelOption, TasksOption
+from allinone.cli.options import BackendOption, JsonOption, ModelOption, TasksOption, complete_task
 from allinone.errors import WeightsNotFound
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, with its variant (sentiment.en).")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="Name of a task (sentiment, sentiment.en).", autocompletion=complete_task),
+    ],
     text: Annotated[str, typer.Option(help="Text to put into the prompt.")] = "……",
     json: JsonOption = False,
     model: ModelOption = None,
