@@ -34,7 +34,7 @@ fix: $(STAMP)dev ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)dev ## write docs/cli.md, docs/errors.md and docs/config.md again
+docs: $(STAMP)dev ## write docs/cli.md, docs/errors.md and docs/tasks.md again
 	$(BIN)/python scripts/generate_docs.py
 
 clean: ## remove .venv and everything that tools left behind

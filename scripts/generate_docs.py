@@ -1,6 +1,6 @@
-"""Write docs/cli.md from the program's own --help, and docs/errors.md from the tree of errors.
+"""Write docs/cli.md from the program's own --help, docs/errors.md from the errors, docs/tasks.md from the tasks.
 
-python scripts/generate_docs.py            write both
+python scripts/generate_docs.py            write them
 python scripts/generate_docs.py --check    exit 1 if one of them is out of date (the test suite does this)
 """
 
@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks_page import render_tasks
 from typer.testing import CliRunner
 
 from allinone.cli.main import EXIT_CODES, app
 from allinone.errors import AllInOneError
+from allinone.prompts.library import PromptLibrary
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -80,18 +82,18 @@ def walk(error: type[AllInOneError], depth: int = 0) -> Iterator[tuple[int, type
 def main() -> None:
     """Write the documents, or check them."""
     outdated: list[str] = []
-    for name, text in (("cli.md", render_cli()), ("errors.md", render_errors())):
-        path = DOCS / name
+    tasks = render_tasks(PromptLibrary.load().prompts())
+    documents = {"docs/cli.md": render_cli(), "docs/errors.md": render_errors(), "docs/tasks.md": tasks}
+    for name, text in documents.items():
+        path = DOCS.parent / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
-        outdated.append(f"docs/{name}")
+        outdated.append(name)
         if "--check" not in sys.argv[1:]:
             path.write_text(text, encoding="utf-8")
     if "--check" in sys.argv[1:] and outdated:
         raise SystemExit(f"Out of date: {', '.join(outdated)}. Run: python scripts/generate_docs.py")
-    sys.stdout.write(
-        f"{'Written' if outdated else 'Up to date'}: {', '.join(outdated) or 'docs/cli.md, docs/errors.md'}\n"
-    )
+    sys.stdout.write(f"{'Written' if outdated else 'Up to date'}: {', '.join(outdated or documents)}\n")
 
 
 if __name__ == "__main__":

@@ -41,9 +41,7 @@ def sentiment_examples(
         yield sentiment_example(prompts, text, label, rng)
 
 
-def focus_examples(
-    data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float
-) -> Iterator[list[Part]]:
+def focus_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[list[Part]]:
     """What first-time users type: small talk, with its reply and with its mood, and nothing else."""
     del data
     for _ in range(int(40_000 * scale)):

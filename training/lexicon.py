@@ -4,14 +4,17 @@ Written for this recipe. `phrases` combines the words with frames, negation incl
 """
 
 import random
+from functools import lru_cache
 from pathlib import Path
 
 import tomllib
 
-with Path(__file__).with_suffix(".toml").open("rb") as _file:
-    _WORDS = {name: words.split() for name, words in tomllib.load(_file).items()}
-EN_POSITIVE, EN_NEGATIVE = _WORDS["en_positive"], _WORDS["en_negative"]
-ZH_POSITIVE, ZH_NEGATIVE = _WORDS["zh_positive"], _WORDS["zh_negative"]
+
+@lru_cache(maxsize=1)
+def load_words() -> dict[str, list[str]]:
+    """The word lists by name: en_positive, en_negative, zh_positive, zh_negative."""
+    with Path(__file__).with_suffix(".toml").open("rb") as file:
+        return {name: words.split() for name, words in tomllib.load(file).items()}
 
 
 _EN_FRAMES = (
@@ -71,15 +74,16 @@ _ZH_FRAMES = (
 def phrases(rng: random.Random, count: int, language: str = "en") -> list[tuple[str, str]]:
     """Short phrases with "pos" or "neg"."""
     found: list[tuple[str, str]] = []
-    positive, negative = (EN_POSITIVE, EN_NEGATIVE) if language == "en" else (ZH_POSITIVE, ZH_NEGATIVE)
+    words = load_words()
+    positive, negative = words[f"{language}_positive"], words[f"{language}_negative"]
     for _ in range(count):
         label = rng.choice(("pos", "neg"))
-        words = positive if label == "pos" else negative
+        chosen = positive if label == "pos" else negative
         frame = rng.choice(_EN_FRAMES if language == "en" else _ZH_FRAMES)
         if language == "en" and rng.random() < 0.15:
             frame = rng.choice(_EN_NEGATED)
-            words = EN_POSITIVE[:60] if label == "neg" else EN_NEGATIVE[:12]
-        text = frame.format(w=rng.choice(words), v=rng.choice(words))
+            chosen = positive[:60] if label == "neg" else negative[:12]
+        text = frame.format(w=rng.choice(chosen), v=rng.choice(chosen))
         if language == "en" and rng.random() < 0.3:
             text = text.replace(" 's", "'s").capitalize() + rng.choice([".", "!", " ."])
         found.append((text, label))

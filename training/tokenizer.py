@@ -14,7 +14,7 @@ from pathlib import Path
 import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from training.lexicon import EN_NEGATIVE, EN_POSITIVE
+from training.lexicon import load_words
 from training.settings import load_settings
 from training.smalltalk import sample_texts
 from training.sources import load_train, plain_texts, require_data, t0_reviews
@@ -71,7 +71,7 @@ def train(data: Path, vocab_size: int, seed: int = 0) -> Tokenizer:
     def lines() -> Iterator[str]:
         yield from label_lines(20_000)
         yield from sample_texts(random.Random(seed), 5_000)
-        for word in EN_POSITIVE + EN_NEGATIVE:
+        for word in load_words()["en_positive"] + load_words()["en_negative"]:
             yield f" {word}\n" * 400
         yield from plain_texts(data, random.Random(seed))
         for text in [r["text"] for r in load_train(data, "en_sst2")] + [text for text, _ in t0_reviews(data)]:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
+from allinone.config import Settings
 from allinone.engine.engine import Engine, EngineStats
 from allinone.engine.result_cache import ResultCache
-from allinone.errors import AllInOneError, UsageError
+from allinone.errors import AllInOneError, InvalidInput, UsageError
 from allinone.loading import LoadedModel, ProgressCallback, load_model
 from allinone.pipelines.conversation import Conversation
 from allinone.pipelines.reply import Reply
@@ -87,7 +88,8 @@ class AllInOne:
             model: "bundled" (default), the path of a GGUF file, safetensors folder or compiled folder, or a hub id
                 that was pulled before.
             backend: "onnx" (default), "transformers" (extra) or "fake" (deterministic, for tests).
-            tasks: folder or folders with `.prompt` files, added to the built-in tasks; later ones win by name.
+            tasks: folder or folders with `.prompt` files, added to the built-in tasks; later ones win by name;
+                the environment's ALLINONE_TASKS where None.
             threads: threads of the backend; the physical cores where None.
             quantization: of the onnx backend.
             cache: keep results of label and greedy tasks (LRU).
@@ -100,7 +102,9 @@ class AllInOne:
         Raises:
             UnknownModel, WeightsNotFound, WeightsMismatch, ConfigError, StoreError.
         """
-        folders = [Path(folder) for folder in ([tasks] if isinstance(tasks, (str, Path)) else tasks or [])]
+        if tasks is None:
+            tasks = Settings.from_env().task_dirs
+        folders = [Path(folder) for folder in ([tasks] if isinstance(tasks, (str, Path)) else tasks)]
         library = PromptLibrary.load(folders, on_event=on_library_event)
         loaded = load_model(
             model,
@@ -184,9 +188,11 @@ class AllInOne:
         if window < 1:
             raise UsageError(f"window must be at least 1, got {window}.")
         prompt = self._prompt(task)
-        variables = ({"text": item} if isinstance(item, str) else item for item in texts)
-        starts = (partial(self._start, prompt, given, labels, (), deadline_s) for given in variables)
-        return run_many(starts, window=window, on_error=on_error)
+
+        def begin(item: Item) -> Pending:
+            return self._start(prompt, _variables(item), labels, (), deadline_s)
+
+        return run_many((partial(begin, item) for item in texts), window=window, on_error=on_error)
 
     def stream(
         self,
@@ -264,3 +270,12 @@ class AllInOne:
     ) -> Pending:
         call = prepare_call(prompt, self.encoder, variables, labels=labels, history=history, deadline_s=deadline_s)
         return start(call, self.encoder, self.engine, self.results, model=self.model.full_name)
+
+
+def _variables(item: object) -> Mapping[str, Any]:
+    """The variables that one input of `map` stands for."""
+    if isinstance(item, str):
+        return {"text": item}
+    if isinstance(item, Mapping):
+        return cast("Mapping[str, Any]", item)
+    raise InvalidInput(f"An input of `map` is a text or a mapping of variables, not {type(item).__name__}.")

@@ -28,7 +28,7 @@ def config(**changes: Any) -> ModelConfig:
 
 def all_logits(backend: TransformersBackend) -> FloatArray:
     sequence = backend.fork()
-    logits = backend.extend([Chunk(sequence=sequence, input_ids=IDS, wanted="all_logits")])[0]
+    logits = backend.extend([Chunk(sequence=sequence, input_ids=IDS, wanted="tail_logits", num_rows=len(IDS))])[0]
     backend.free(sequence)
     assert logits is not None
     return logits

@@ -89,9 +89,11 @@ def backend(shared_backend: Backend) -> Backend:
 IDS = tuple(int(i) for i in np.random.default_rng(7).integers(0, 256, 200))
 
 
-def feed(backend: Backend, sequence: SequenceId, ids: Sequence[int], wanted: Wanted = "last_logits") -> FloatArray:
+def feed(
+    backend: Backend, sequence: SequenceId, ids: Sequence[int], wanted: Wanted = "last_logits", num_rows: int = 1
+) -> FloatArray:
     """One chunk alone; its numbers."""
-    output = backend.extend([Chunk(sequence=sequence, input_ids=tuple(ids), wanted=wanted)])[0]
+    output = backend.extend([Chunk(sequence=sequence, input_ids=tuple(ids), wanted=wanted, num_rows=num_rows)])[0]
     assert output is not None
     return output
 
@@ -122,16 +124,18 @@ def assert_same(spec: Spec, left: FloatArray, right: FloatArray) -> None:
 def test_outputs_have_the_shapes_and_types_that_were_asked_for(backend: Backend) -> None:
     """Everything above reads these arrays without checking them."""
     vocab, hidden = backend.info.vocab_size, backend.info.hidden_size
-    sequences = [backend.fork() for _ in range(5)]
-    wishes: list[tuple[Wanted, tuple[int, ...]]] = [
-        ("nothing", ()), ("last_logits", ()), ("token_logits", (3, 1, 200)), ("all_logits", ()), ("last_hidden", ()),
+    sequences = [backend.fork() for _ in range(6)]
+    wishes: list[tuple[Wanted, tuple[int, ...], int]] = [
+        ("nothing", (), 1), ("last_logits", (), 1), ("token_logits", (3, 1, 200), 1), ("tail_logits", (), 6),
+        ("tail_logits", (), 1), ("last_hidden", (), 1),
     ]  # fmt: skip
     batch = [
-        Chunk(sequence=s, input_ids=IDS[:6], wanted=w, token_ids=t) for s, (w, t) in zip(sequences, wishes, strict=True)
+        Chunk(sequence=s, input_ids=IDS[:6], wanted=w, token_ids=t, num_rows=n)
+        for s, (w, t, n) in zip(sequences, wishes, strict=True)
     ]
     outputs = backend.extend(batch)
     shapes = [None if output is None else output.shape for output in outputs]
-    assert shapes == [None, (vocab,), (3,), (6, vocab), (hidden,)]
+    assert shapes == [None, (vocab,), (3,), (6, vocab), (1, vocab), (hidden,)]
     assert all(output is None or output.dtype == np.float32 for output in outputs)
     assert all(output is None or np.isfinite(output).all() for output in outputs)
     for sequence in sequences:
@@ -247,13 +251,18 @@ def test_token_logits_are_entries_of_last_logits(backend: Backend, spec: Spec) -
     backend.free(sequence)
 
 
-def test_all_logits_end_with_last_logits(backend: Backend, spec: Spec) -> None:
-    """Row i of all_logits is what last_logits says after i + 1 ids."""
+def test_tail_logits_are_the_last_logits_of_each_position(backend: Backend, spec: Spec) -> None:
+    """The row of a position is what last_logits says there; asking for fewer rows changes none of them."""
     sequence = backend.fork()
-    rows = feed(backend, sequence, IDS[:20], "all_logits")
+    rows = feed(backend, sequence, IDS[:20], "tail_logits", 20)
     backend.free(sequence)
     for length in (1, 7, 20):
         assert_close(spec, rows[length - 1], fresh_logits(backend, IDS[:length]))
+    assert_same(spec, rows[19], fresh_logits(backend, IDS[:20]))
+    for num_rows in (1, 2, 5):
+        sequence = backend.fork()
+        assert_same(spec, feed(backend, sequence, IDS[:20], "tail_logits", num_rows), rows[-num_rows:])
+        backend.free(sequence)
 
 
 def test_trim_then_extend_equals_fresh(backend: Backend, spec: Spec) -> None:
@@ -346,8 +355,16 @@ def test_impossible_requests_are_refused(backend: Backend) -> None:
         backend.extend([Chunk(sequence=sequence, input_ids=())])
     with pytest.raises(UsageError):
         backend.extend([Chunk(sequence=sequence, input_ids=(1,)), Chunk(sequence=sequence, input_ids=(2,))])
-    with pytest.raises((InvalidInput, UsageError)):
-        backend.extend([Chunk(sequence=sequence, input_ids=(backend.info.vocab_size,))])
+    for bad in (
+        Chunk(sequence=sequence, input_ids=(backend.info.vocab_size,)),
+        Chunk(sequence=sequence, input_ids=(1,), wanted="token_logits"),
+        Chunk(sequence=sequence, input_ids=(1,), wanted="token_logits", token_ids=(-1,)),
+        Chunk(sequence=sequence, input_ids=(1, 2), wanted="tail_logits", num_rows=3),
+        Chunk(sequence=sequence, input_ids=(1, 2), wanted="tail_logits", num_rows=0),
+        Chunk(sequence=sequence, input_ids=(1, 2), wanted="last_logits", num_rows=2),
+    ):
+        with pytest.raises(InvalidInput):
+            backend.extend([bad])
     with pytest.raises(UsageError):
         backend.trim(sequence, 5)
     for use in (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from allinone.engine.requests import (
     ScoreRequest,
 )
 from allinone.engine.scheduler import MAX_SKIPPED_STEPS
+from allinone.engine.tickets import Stream
 from allinone.errors import (
     AllInOneError,
     CacheFull,
@@ -271,6 +273,36 @@ def test_cancelled_score_raises_cancelled(engine: Engine, backend: RecordingBack
     for ticket in (running, waiting):
         with pytest.raises(Cancelled):
             ticket.result()
+
+
+@pytest.mark.parametrize("kind", ["score", "stream"])
+def test_wait_for_an_answer_can_be_interrupted(engine: Engine, backend: RecordingBackend, kind: str) -> None:
+    """Ctrl-C on the main thread wakes it although nothing has come; the request goes on and can be waited for again."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    backend.hold()
+    ticket = engine.submit(score_request() if kind == "score" else generate_request())[0]
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(ticket) if isinstance(ticket, Stream) else ticket.result()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    backend.go()
+    assert list(ticket) if isinstance(ticket, Stream) else ticket.result()
+
+
+def test_failed_stream_raises_again(engine: Engine, backend: RecordingBackend) -> None:
+    """Who asks a second time must not take the silence for an empty answer."""
+    backend.error = RuntimeError("bad kernel")
+    stream = engine.stream(generate_request())
+    for _ in range(2):
+        with pytest.raises(ModelError, match="bad kernel"):
+            list(stream)
 
 
 def test_deadline_counts_waiting_and_prefill(engine: Engine, backend: RecordingBackend) -> None:

@@ -211,6 +211,18 @@ def test_stop_string_does_not_stay_in_the_conversation(byte_tokenizer: ByteToken
         session.truncate(20)
 
 
+def test_stop_id_does_not_stay_in_the_conversation(byte_tokenizer: ByteTokenizer) -> None:
+    """Once kept, it stood twice before every later turn: the template ends each turn, however the reply ended."""
+    end = byte_tokenizer.control_tokens["<|im_end|>"]
+    backend = FakeBackend(script={tuple(b"hi"): (*b"ok", end), tuple(b"mute"): (end,)})
+    with Engine(backend, byte_tokenizer) as engine, engine.open_session(PREFIX) as session:
+        assert say(engine, session, b"hi").token_ids == (*b"ok", end)
+        assert session.ids == PREFIX + tuple(b"hiok")
+        assert say(engine, session, b"mute").token_ids == (end,)
+        assert session.ids == PREFIX + tuple(b"hiokmute"), "a reply that is nothing but its end is a reply"
+        assert say(engine, session, b"!").token_ids == from_scratch(engine, PREFIX + tuple(b"hiokmute!"))
+
+
 def test_request_that_came_to_nothing_leaves_no_trace(engine: Engine, backend: RecordingBackend) -> None:
     """A failed step, a missed deadline, a text too long: the conversation is as it was before."""
     with engine.open_session(PREFIX) as session:

@@ -72,8 +72,9 @@ def test_locate_chooses_a_quantization(settings: Settings) -> None:
     assert locate_model("o/m-GGUF:F16", settings).path.name == "m-f16.gguf"
     write_gguf(folder / "m-q8_0.gguf")
     assert locate_model("o/m-GGUF", settings).path.name == "m-q8_0.gguf"
-    with pytest.raises(ConfigError, match=r"no quantisation 'q6_k'.* Known: f16, q4_0, q8_0"):
+    with pytest.raises(ConfigError, match=r"no quantisation 'q6_k'.* Known: f16, q4_0, q8_0") as caught:
         locate_model("o/m-GGUF:q6_k", settings)
+    assert "allinone models pull o/m-GGUF:q6_k" in str(caught.value)
 
 
 def test_locate_uses_the_hugging_face_cache(tmp_path: Path, settings: Settings) -> None:

@@ -340,6 +340,7 @@ def _tiny() -> BpeTokenizer:
         _CACHE.append(
             BpeTokenizer(
                 Vocabulary(
+                    file="a test",
                     tokens=spelled,
                     merges=list(MERGES),
                     control_tokens=control,

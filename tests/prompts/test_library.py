@@ -101,6 +101,14 @@ def test_load_ignores_hidden_files_and_folders(tmp_path: Path, events: Recorder)
     assert {name.partition(".")[0] for name in library.names()} == BUILTIN_NAMES
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
+def test_load_ignores_what_is_not_a_file(tmp_path: Path, events: Recorder):
+    """Regression: reading a named pipe waited for ever."""
+    os.mkfifo(tmp_path / "pipe.prompt")
+    assert "pipe" not in open_library(tmp_path, events).names()
+    assert events.look() == []
+
+
 def test_refresh_sees_new_changed_and_deleted_files(tmp_path: Path, events: Recorder):
     """Editing needs no restart; an edit within the same clock tick and of the same size counts too."""
     library = open_library(tmp_path, events)

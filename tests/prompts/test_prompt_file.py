@@ -199,6 +199,13 @@ def test_parse_prompt_refuses_what_is_not_text(data: bytes, line: int, message: 
     assert caught.value.line == line
 
 
+def test_parse_prompt_errors_say_the_key():
+    """The line alone is not enough where a whole mapping stands on one line."""
+    with pytest.raises(PromptError, match=r"task\.prompt:9: allinone\.labels\.普通: The control token") as caught:
+        parse(LABEL_PROMPT.replace("可以等", "<|im_end|>"))
+    assert caught.value.key == "allinone.labels.普通"
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_parse_prompt_any_damage_is_a_prompt_error(data: st.DataObject):

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from allinone import AllInOne
-from allinone.errors import AllInOneError, InvalidInput, StreamConsumed, UnknownTask, UsageError, VerbalizerError
+from allinone.errors import (
+    AllInOneError,
+    Cancelled,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    InvalidInput,
+    OutputParseError,
+    StreamConsumed,
+    UnknownTask,
+    UsageError,
+    VerbalizerError,
+)
 from allinone.types import Result
 
 ECHO = """---
@@ -88,6 +99,14 @@ def test_map_keeps_order_and_puts_errors_in_their_place(ai: AllInOne) -> None:
     assert [r.probs for r in results if isinstance(r, Result)] == alone
 
 
+@pytest.mark.parametrize("item", [3, None, b"bytes", ["list"]])
+def test_map_puts_what_is_no_text_in_its_place(ai: AllInOne, item: object) -> None:
+    """A row of a table that is not a string is that row's error, not the end of the run."""
+    good, bad, last = ai.map("sentiment", ["好", item, "坏"], on_error="return")  # type: ignore[list-item]
+    assert isinstance(good, Result) and isinstance(last, Result)
+    assert isinstance(bad, InvalidInput) and type(item).__name__ in str(bad)
+
+
 def test_map_raises_at_the_bad_input_by_default(ai: AllInOne) -> None:
     results = ai.map("sentiment", ["好", "", "坏"])
     assert next(results).label
@@ -132,6 +151,53 @@ def test_result_cache_returns_the_same_answer_and_says_so(ai: AllInOne) -> None:
     assert second.cached and not first.cached and second.probs == first.probs
     assert ai.results.stats().hits == 1
     assert not ai.run("sentiment", "好", labels=["正面", "负面"]).cached
+
+
+def test_result_cache_is_not_changed_through_an_answer(tmp_path: Path) -> None:
+    """Answers hold dictionaries; whoever edits theirs must not edit everybody's."""
+    with AllInOne.load(backend="fake") as ai:
+        for _ in range(2):
+            result = ai.run("sentiment", "好")
+            assert isinstance(result.probs, dict) and len(result.probs) == 3
+            result.probs.clear()
+        assert result.cached
+
+
+def test_deadline_counts_for_every_kind_of_task(ai: AllInOne) -> None:
+    """A label that is late is an error; a text that is late is what there is of it, and is never kept."""
+    with pytest.raises(DeadlineExceeded):
+        ai.run("sentiment", "好", deadline_s=0.0)
+    late = ai.run("typo", "好", deadline_s=0.0)
+    assert (late.finish_reason, late.text) == ("deadline", "")
+    assert not ai.run("typo", "好").cached
+    with pytest.raises(OutputParseError, match="deadline passed"):
+        ai.run("keywords", "好", deadline_s=0.0)
+
+
+def test_very_long_line_is_refused_with_both_numbers(ai: AllInOne) -> None:
+    """One megabyte without a line break: an error, not a wait."""
+    with pytest.raises(ContextLengthExceeded, match=r"1000000 tokens.*at most 512"):
+        ai.run("sentiment", "x" * 1_000_000)
+    assert ai.run("sentiment", "still here").label
+
+
+def test_runtime_closed_while_others_wait(ai: AllInOne) -> None:
+    """Every thread that waits gets its answer or Cancelled, and nobody hangs."""
+    ends: list[object] = []
+
+    def ask(i: int) -> None:
+        try:
+            ends.append(ai.run("summarize", f"text {i}").finish_reason)
+        except AllInOneError as error:
+            ends.append(type(error))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    ai.close()
+    for thread in threads:
+        thread.join(30)
+    assert len(ends) == 8 and set(ends) <= {"stop", "length", Cancelled}
 
 
 def test_result_cache_can_be_off() -> None:
@@ -179,6 +245,13 @@ def test_edited_task_is_used_without_restart(tmp_path: Path) -> None:
         assert after.version != before.version and not after.cached
         path.write_text("---\nbroken: [", encoding="utf-8")
         assert ai.run("echo", "hello").version == after.version  # the last good version stays in service
+
+
+def test_tasks_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "echo.prompt").write_text(ECHO, encoding="utf-8")
+    monkeypatch.setenv("ALLINONE_TASKS", str(tmp_path))
+    with AllInOne.load(backend="fake") as ai:
+        assert ai.run("echo", "hello").text is not None
 
 
 def test_many_threads_get_the_answers_of_one(ai: AllInOne) -> None:

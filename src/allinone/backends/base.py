@@ -6,16 +6,18 @@ Everything clever (prefix sharing, scheduling, scoring, sampling, stopping) is w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NewType, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from allinone.errors import ContextLengthExceeded, InvalidInput
+
 FloatArray: TypeAlias = NDArray[np.float32]
 SequenceId = NewType("SequenceId", int)
-Wanted = Literal["nothing", "last_logits", "token_logits", "all_logits", "last_hidden"]
+Wanted = Literal["nothing", "last_logits", "token_logits", "tail_logits", "last_hidden"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +28,17 @@ class Chunk:
         sequence: whose cache they extend; a sequence occurs once in a batch.
         input_ids: one or more token ids.
         wanted: "nothing" -> None; "last_logits" -> float32 (vocab_size,); "token_logits" -> float32 (len(token_ids),)
-            at the last position; "all_logits" -> float32 (len(input_ids), vocab_size); "last_hidden" -> float32
-            (hidden_size,), after the final norm.
+            at the last position; "tail_logits" -> float32 (num_rows, vocab_size), at the last `num_rows` positions;
+            "last_hidden" -> float32 (hidden_size,), after the final norm.
         token_ids: for "token_logits" only.
+        num_rows: for "tail_logits" only; at most one for each of `input_ids`.
     """
 
     sequence: SequenceId
     input_ids: Sequence[int]
     wanted: Wanted = "nothing"
     token_ids: tuple[int, ...] = ()
+    num_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class Backend(Protocol):
 
         Raises:
             ContextLengthExceeded: a sequence would grow beyond `max_context_tokens`. Nothing is changed then.
+            InvalidInput: a chunk that means nothing (`check_batch`). Nothing is changed then.
         """
         ...
 
@@ -97,3 +102,35 @@ class Backend(Protocol):
     def close(self) -> None:
         """Release the model. Idempotent."""
         ...
+
+
+def check_batch(batch: Sequence[Chunk], info: BackendInfo, num_cached_tokens: Callable[[SequenceId], int]) -> None:
+    """Refuse a whole batch before anything is changed: what every backend does first in `extend`.
+
+    Args:
+        num_cached_tokens: of a sequence; raises for one that does not exist.
+
+    Raises:
+        InvalidInput: a sequence given twice, no ids, ids outside the vocabulary, or rows that are not there.
+        ContextLengthExceeded: a sequence would grow beyond the model's context.
+    """
+    if len({chunk.sequence for chunk in batch}) != len(batch):
+        raise InvalidInput("A sequence occurs twice in one batch.")
+    for chunk in batch:
+        num_cached, num_new = num_cached_tokens(chunk.sequence), len(chunk.input_ids)
+        if not num_new:
+            raise InvalidInput(f"A chunk of sequence {chunk.sequence} has no ids.")
+        ids = (*chunk.input_ids, *chunk.token_ids)
+        for token_id in (min(ids), max(ids)):
+            if not 0 <= token_id < info.vocab_size:
+                raise InvalidInput(f"Token id {token_id} is outside the vocabulary of {info.vocab_size}.")
+        if chunk.wanted == "token_logits" and not chunk.token_ids:
+            raise InvalidInput(f"Sequence {chunk.sequence}: token_logits of no token_ids.")
+        if not 1 <= chunk.num_rows <= (num_new if chunk.wanted == "tail_logits" else 1):
+            raise InvalidInput(f"Sequence {chunk.sequence}: {chunk.num_rows} rows of {chunk.wanted} for {num_new} ids.")
+        if num_cached + num_new > info.max_context_tokens:
+            raise ContextLengthExceeded(
+                f"{num_cached} cached + {num_new} new tokens exceed the context of {info.max_context_tokens} tokens "
+                f"of model {info.model}.",
+                hint="Shorten the text or the history.",
+            )

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId
-from allinone.errors import ContextLengthExceeded, InvalidInput, UsageError
+from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId, check_batch
+from allinone.errors import InvalidInput, UsageError
 
 _MASK = (1 << 64) - 1
 _SCRIPTED_LOGIT = np.float32(50.0)
@@ -78,7 +78,7 @@ class FakeBackend:
 
     def extend(self, batch: Sequence[Chunk]) -> list[FloatArray | None]:
         """See `Backend.extend`."""
-        self._check(batch)
+        check_batch(batch, self._info, self.num_cached_tokens)
         return [self._extend_one(chunk) for chunk in batch]
 
     def fork(self, source: SequenceId | None = None) -> SequenceId:
@@ -117,32 +117,15 @@ class FakeBackend:
             raise UsageError(f"Unknown sequence {sequence}: it was freed or never forked.")
         return self._tips[sequence]
 
-    def _check(self, batch: Sequence[Chunk]) -> None:
-        """Refuse the whole batch before anything is changed."""
-        if len({chunk.sequence for chunk in batch}) != len(batch):
-            raise UsageError("A sequence occurs twice in one batch.")
-        for chunk in batch:
-            cached = self._tip(chunk.sequence).length
-            if not chunk.input_ids:
-                raise UsageError(f"A chunk of sequence {chunk.sequence} has no ids.")
-            for token_id in (min(chunk.input_ids), max(chunk.input_ids)):
-                if not 0 <= token_id < self._info.vocab_size:
-                    raise InvalidInput(f"Token id {token_id} is outside the vocabulary of {self._info.vocab_size}.")
-            if cached + len(chunk.input_ids) > self._info.max_context_tokens:
-                raise ContextLengthExceeded(
-                    f"{cached} cached + {len(chunk.input_ids)} new tokens exceed the context of "
-                    f"{self._info.max_context_tokens} tokens."
-                )
-
     def _extend_one(self, chunk: Chunk) -> FloatArray | None:
-        node, rows = self._tips[chunk.sequence], list[FloatArray]()
+        node = self._tips[chunk.sequence]
+        nodes = list[_Node]()
         for token_id in chunk.input_ids:
             node = _Node(node, token_id, _mix(node.state ^ (token_id + 1)), node.length + 1)
-            if chunk.wanted == "all_logits":
-                rows.append(self._logits(node))
+            nodes.append(node)
         self._tips[chunk.sequence] = node
-        if chunk.wanted == "all_logits":
-            return np.stack(rows)
+        if chunk.wanted == "tail_logits":
+            return np.stack([self._logits(node) for node in nodes[-chunk.num_rows :]])
         if chunk.wanted == "last_logits":
             return self._logits(node)
         if chunk.wanted == "token_logits":

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId
-from allinone.errors import ContextLengthExceeded, InvalidInput, ModelError, UsageError, WeightsNotFound
+from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId, check_batch
+from allinone.errors import ModelError, UsageError, WeightsNotFound
 from allinone.models.weights import ModelConfig, WeightSource
 
 DType = Literal["float32", "bfloat16"]
@@ -125,7 +125,7 @@ class TransformersBackend:
 
     def extend(self, batch: Sequence[Chunk]) -> list[FloatArray | None]:
         """See `Backend.extend`; one pass per chunk."""
-        self._check(batch)
+        check_batch(batch, self._info, self.num_cached_tokens)
         return [self._extend_one(chunk) for chunk in batch]
 
     def fork(self, source: SequenceId | None = None) -> SequenceId:
@@ -167,23 +167,6 @@ class TransformersBackend:
             raise UsageError(f"Unknown sequence {sequence}: it was freed or never forked.")
         return self._sequences[sequence]
 
-    def _check(self, batch: Sequence[Chunk]) -> None:
-        """Refuse the whole batch before anything is changed."""
-        if len({chunk.sequence for chunk in batch}) != len(batch):
-            raise UsageError("A sequence occurs twice in one batch.")
-        for chunk in batch:
-            cached = self.num_cached_tokens(chunk.sequence)
-            if not chunk.input_ids:
-                raise UsageError(f"A chunk of sequence {chunk.sequence} has no ids.")
-            for token_id in (min(chunk.input_ids), max(chunk.input_ids)):
-                if not 0 <= token_id < self._info.vocab_size:
-                    raise InvalidInput(f"Token id {token_id} is outside the vocabulary of {self._info.vocab_size}.")
-            if cached + len(chunk.input_ids) > self._info.max_context_tokens:
-                raise ContextLengthExceeded(
-                    f"{cached} cached + {len(chunk.input_ids)} new tokens exceed the context of "
-                    f"{self._info.max_context_tokens} tokens."
-                )
-
     def _extend_one(self, chunk: Chunk) -> FloatArray | None:
         torch, cache = _import("torch"), _import("transformers").DynamicCache()
         for layer, (keys, values) in enumerate(self._sequences[chunk.sequence]):
@@ -201,8 +184,8 @@ class TransformersBackend:
             return None
         if chunk.wanted == "last_hidden":
             return hidden[-1]
-        if chunk.wanted == "all_logits":
-            return self._model.lm_head(hidden)
+        if chunk.wanted == "tail_logits":
+            return self._model.lm_head(hidden[-chunk.num_rows :])
         logits = self._model.lm_head(hidden[-1])
         return logits[list(chunk.token_ids)] if chunk.wanted == "token_logits" else logits
 

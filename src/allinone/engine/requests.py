@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -96,8 +97,6 @@ class LabelScores:
     @property
     def probs(self) -> dict[str, float]:
         """Label -> probability."""
-        import math
-
         return {label: math.exp(value) for label, value in self.logprobs.items()}
 
     @property

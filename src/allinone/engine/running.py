@@ -56,9 +56,13 @@ class Running(ABC):
         num_skipped: steps in a row in which it had a chunk and got no place.
         keeps_session: what it fed to its session stays there, even if it is cancelled or late from now on.
         deliver: set when it has ended; hands the answer over, once its memory was given back.
+        wanted, wanted_ids: what is wanted of the last `num_wanted_rows` positions of its input.
     """
 
     is_short = False
+    wanted: Wanted = "nothing"
+    wanted_ids: tuple[int, ...] = ()
+    num_wanted_rows = 0
 
     def __init__(self, *, outlet: Outlet, session: Session | None, deadline_s: float | None) -> None:
         self.outlet = outlet
@@ -79,6 +83,7 @@ class Running(ABC):
         self.num_session_tokens = 0
         self._feed: tuple[int, ...] = ()
         self._num_fed = 0
+        self._outputs: list[FloatArray] = []
 
     def admit(self, feed: tuple[int, ...]) -> None:
         """Set what is to be prefilled after the prefix (and after what the session holds)."""
@@ -106,35 +111,42 @@ class Running(ABC):
         if self.sequence is None:
             return
         if self.is_prefilling:
-            ids = self._feed[self._num_fed : self._num_fed + max_tokens]
-            is_last = self._num_fed + len(ids) == len(self._feed)
-            wanted, token_ids = self.wanted_after_prefill() if is_last else ("nothing", ())
-            yield Chunk(sequence=self.sequence, input_ids=ids, wanted=wanted, token_ids=token_ids)
+            yield self._prefill_chunk(self.sequence, self._feed[self._num_fed : self._num_fed + max_tokens])
         else:
             yield from self.chunks_after_prefill()
 
+    def _prefill_chunk(self, sequence: SequenceId, ids: tuple[int, ...]) -> Chunk:
+        """The wanted rows are at the end of the input, and may begin before its last chunk does."""
+        num_left = self.num_to_feed - len(ids)
+        num_rows = min(self.num_wanted_rows - num_left, len(ids))
+        if num_rows <= 0:
+            return Chunk(sequence=sequence, input_ids=ids)
+        return Chunk(
+            sequence=sequence, input_ids=ids, wanted=self.wanted, token_ids=self.wanted_ids, num_rows=num_rows
+        )
+
     def accept(self, chunk: Chunk, output: FloatArray | None) -> None:
         """Take the output of one of its chunks."""
+        if output is None and chunk.wanted != "nothing":
+            raise ModelError("The backend gave no numbers where some were wanted.")
         if self.is_prefilling:
             self._num_fed += len(chunk.input_ids)
+            if output is not None:
+                self._outputs.append(output)
             if not self.is_prefilling:
-                self.prefilled(output)
-        else:
+                self.prefilled(self._outputs)
+        elif output is not None:
             self.decoded(chunk, output)
 
     @abstractmethod
-    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
-        """What to ask of the last chunk of the prefill."""
-
-    @abstractmethod
-    def prefilled(self, output: FloatArray | None) -> None:
-        """All input is fed; `output` is what was wanted of it."""
+    def prefilled(self, outputs: Sequence[FloatArray]) -> None:
+        """All input is fed; `outputs` are what was wanted of it, by chunk."""
 
     def chunks_after_prefill(self) -> Iterator[Chunk]:
         """What to feed once the input is."""
         return iter(())
 
-    def decoded(self, chunk: Chunk, output: FloatArray | None) -> None:
+    def decoded(self, chunk: Chunk, output: FloatArray) -> None:
         """Take the output of a chunk of `chunks_after_prefill`."""
         raise ModelError(f"{type(self).__name__} asked for nothing after its prefill.")
 
@@ -165,7 +177,11 @@ class Running(ABC):
 
 
 class RunningScore(Running):
-    """Labels: one prefill, and one forked batch of branches where labels are longer than one id."""
+    """Labels: one prefill, and one forked batch of branches where several go on after their first id.
+
+    A single branch is fed right behind the input: its rows come with the answer position's, and no second step is
+    needed. With several the second step cannot be saved, and the answer position needs its few logits only.
+    """
 
     is_short = True
 
@@ -179,31 +195,42 @@ class RunningScore(Running):
         self._backend = backend
         self._stop_ids = stop_ids
         self._trie = LabelTrie.build(request.label_ids)
-        self._first_logits: FloatArray | None = None
+        self._appended: Path = self._trie.branches[0] if len(self._trie.branches) == 1 else ()
+        self._first_logits: FloatArray = np.empty(0, np.float32)
         self._branches: dict[SequenceId, Path] = {}
         self._branch_logits: dict[Path, FloatArray] = {}
         self.min_tail = self.max_tail = sum(len(branch) for branch in self._trie.branches)
         self.longest_tail = max((len(branch) for branch in self._trie.branches), default=0)
+        self.num_wanted_rows = 1 + len(self._appended)
+        if self._appended:
+            self.wanted = "tail_logits"
+        else:
+            self.wanted, self.wanted_ids = "token_logits", self._trie.first_ids
 
-    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
-        """The logits of the labels' first ids, nothing else."""
-        return "token_logits", self._trie.first_ids
+    def admit(self, feed: tuple[int, ...]) -> None:
+        """See `Running.admit`."""
+        super().admit(feed + self._appended)
 
-    def prefilled(self, output: FloatArray | None) -> None:
-        """Done, unless labels go on: then fork once per branch."""
-        self._first_logits = _require(output)
-        for branch in self._trie.branches:
-            self._branches[self._backend.fork(self.sequence)] = branch
+    def prefilled(self, outputs: Sequence[FloatArray]) -> None:
+        """Done, unless several branches go on: then fork once for each."""
+        rows = np.concatenate(outputs)
+        if self._appended:
+            self._first_logits = rows[0, list(self._trie.first_ids)]
+            self._branch_logits[self._appended] = rows[1:]
+        else:
+            self._first_logits = rows
+            for branch in self._trie.branches:
+                self._branches[self._backend.fork(self.sequence)] = branch
         self._finish_if_complete()
 
     def chunks_after_prefill(self) -> Iterator[Chunk]:
         """The branches that were not fed yet."""
         for sequence, branch in self._branches.items():
-            yield Chunk(sequence=sequence, input_ids=branch, wanted="all_logits")
+            yield Chunk(sequence=sequence, input_ids=branch, wanted="tail_logits", num_rows=len(branch))
 
-    def decoded(self, chunk: Chunk, output: FloatArray | None) -> None:
+    def decoded(self, chunk: Chunk, output: FloatArray) -> None:
         """One branch came back; it is not needed any more."""
-        self._branch_logits[self._branches.pop(chunk.sequence)] = _require(output)
+        self._branch_logits[self._branches.pop(chunk.sequence)] = output
         self._backend.free(chunk.sequence)
         self._finish_if_complete()
 
@@ -214,7 +241,7 @@ class RunningScore(Running):
     def _finish_if_complete(self) -> None:
         if self._branches:
             return
-        logprobs = label_logprobs(self._trie, _require(self._first_logits), self._branch_logits, self._stop_ids)
+        logprobs = label_logprobs(self._trie, self._first_logits, self._branch_logits, self._stop_ids)
         if not all(np.isfinite(value) or value == -np.inf for value in logprobs.values()):
             raise ModelError(f"The model computed label log-probabilities that are not numbers: {logprobs}.")
         scores = LabelScores(logprobs=logprobs, usage=self.usage(), timings=self.clocks.timings())
@@ -230,11 +257,7 @@ class RunningPrefill(Running):
         self.prefix_ids = request.session.prefix_ids
         self._promise = promise
 
-    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
-        """Nothing."""
-        return "nothing", ()
-
-    def prefilled(self, output: FloatArray | None) -> None:
+    def prefilled(self, outputs: Sequence[FloatArray]) -> None:
         """Done."""
         self.keeps_session = True
         self.deliver = lambda: self._promise.resolve(None)
@@ -242,6 +265,9 @@ class RunningPrefill(Running):
 
 class RunningGenerate(Running):
     """The decode loop of one stream: sample, detokenize, publish, until something ends it."""
+
+    wanted = "last_logits"
+    num_wanted_rows = 1
 
     def __init__(
         self,
@@ -269,22 +295,19 @@ class RunningGenerate(Running):
         self._num_released = 0
         self._last_id = -1
 
-    def wanted_after_prefill(self) -> tuple[Wanted, tuple[int, ...]]:
-        """The logits of the first token to be sampled."""
-        return "last_logits", ()
-
-    def prefilled(self, output: FloatArray | None) -> None:
+    def prefilled(self, outputs: Sequence[FloatArray]) -> None:
         """The first token."""
-        self._choose(_require(output))
+        (logits,) = outputs
+        self._choose(logits)
 
     def chunks_after_prefill(self) -> Iterator[Chunk]:
         """The token that was sampled last."""
         if self.sequence is not None:
             yield Chunk(sequence=self.sequence, input_ids=(self._last_id,), wanted="last_logits")
 
-    def decoded(self, chunk: Chunk, output: FloatArray | None) -> None:
+    def decoded(self, chunk: Chunk, output: FloatArray) -> None:
         """The next token."""
-        self._choose(_require(output))
+        self._choose(output)
 
     def expire(self) -> None:
         """End the stream with the text so far."""
@@ -301,11 +324,13 @@ class RunningGenerate(Running):
         self._num_output_tokens += 1
         if self.clocks.first_token is None:
             self.clocks.first_token = time.monotonic()
-        if self.session is not None:
-            self.keeps_session = True  # a reply that has begun stays in the conversation as far as it comes
-            self.session.append((token_id,))
-        if token_id in self._stop_ids:
+        self.keeps_session = True  # a reply that has begun stays in the conversation as far as it comes
+        if (
+            token_id in self._stop_ids
+        ):  # it is no part of the reply: the template ends the turn, however the reply ended
             return self._end("stop", token_id=token_id)
+        if self.session is not None:
+            self.session.append((token_id,))
         if self._matcher is not None:
             self._matcher.consume(token_id)
         said = self._detokenizer.push(token_id)
@@ -335,9 +360,3 @@ class RunningGenerate(Running):
             timings=self.clocks.timings(),
         )
         self.deliver = lambda: self._channel.publish(event)
-
-
-def _require(output: FloatArray | None) -> FloatArray:
-    if output is None:
-        raise ModelError("The backend gave no numbers where some were wanted.")
-    return output

@@ -122,27 +122,28 @@ class Channel(Outlet):
 class Stream:
     """The caller's end of a generation: an iterator of token events; as with any iterator, what was read is gone.
 
-    Dropping it (leaving the loop of `for event in engine.stream(…)`, garbage collection, the end of a `with` block)
+    The error that ended it, if one did, is raised again whenever more is asked for. Dropping it (leaving the loop of `for event in engine.stream(…)`, garbage collection, the end of a `with` block)
     cancels the request and gives its memory back.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._is_taken = False
-        self._is_ended = False
+        self._end: BaseException | None = None
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self
 
     def __next__(self) -> TokenEvent:
         self._is_taken = True
-        if self._is_ended:
-            raise StopIteration
+        if self._end is not None:
+            raise self._end
         event = self._channel.next_event()
         if isinstance(event, BaseException):
-            self._is_ended = True
+            self._end = event
             raise event
-        self._is_ended = event.finish_reason is not None
+        if event.finish_reason is not None:
+            self._end = StopIteration()
         return event
 
     def result(self) -> Generation:
@@ -167,7 +168,7 @@ class Stream:
 
     def close(self) -> None:
         """Cancel, and read no more."""
-        self._is_ended = True
+        self._end = StopIteration()
         self._channel.cancel()
 
     def __enter__(self) -> Stream:

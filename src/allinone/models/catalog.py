@@ -22,7 +22,7 @@ class CatalogEntry:
         kind: "chat" models follow instructions in turns; "base" models only continue text.
         file_format: "safetensors" or "gguf".
         licence: in words; anything but Apache-2.0 is shown before a download.
-        num_parameters: in millions, embeddings included.
+        num_parameters: embeddings included, a tied head counted once; rounded.
         download_mb: of the files that are fetched; for a GGUF repository, of its Q8_0 file.
     """
 
@@ -31,7 +31,7 @@ class CatalogEntry:
     licence: str
     num_parameters: int
     download_mb: int
-    file_format: Literal["safetensors", "gguf"] = "safetensors"
+    file_format: Literal["safetensors", "gguf"]
 
     @property
     def name(self) -> str:
@@ -39,40 +39,38 @@ class CatalogEntry:
         return self.hub_id.split("/")[1]
 
 
-def _gguf(hub_id: str, licence: str, num_parameters: int, download_mb: int) -> CatalogEntry:
+def _entry(
+    hub_id: str, kind: Literal["chat", "base"], licence: str, num_parameters: int, download_mb: int
+) -> CatalogEntry:
     return CatalogEntry(
         hub_id=hub_id,
-        kind="chat",
+        kind=kind,
         licence=licence,
         num_parameters=num_parameters,
         download_mb=download_mb,
-        file_format="gguf",
+        file_format="gguf" if hub_id.endswith("-GGUF") else "safetensors",
     )
 
 
-def _folder(hub_id: str, kind: Literal["chat", "base"], licence: str, parameters: int, megabytes: int) -> CatalogEntry:
-    return CatalogEntry(hub_id=hub_id, kind=kind, licence=licence, num_parameters=parameters, download_mb=megabytes)
-
-
 CATALOG: Sequence[CatalogEntry] = (
-    _folder("Qwen/Qwen1.5-0.5B-Chat", "chat", _RESEARCH, 464, 1250),
-    _gguf("Qwen/Qwen1.5-0.5B-Chat-GGUF", _RESEARCH, 464, 665),
-    _folder("Qwen/Qwen1.5-0.5B", "base", _RESEARCH, 464, 1250),
-    _folder("Qwen/Qwen2-0.5B-Instruct", "chat", _APACHE, 494, 1000),
-    _gguf("Qwen/Qwen2-0.5B-Instruct-GGUF", _APACHE, 494, 530),
-    _folder("Qwen/Qwen2-0.5B", "base", _APACHE, 494, 1000),
-    _folder("Qwen/Qwen2.5-0.5B-Instruct", "chat", _APACHE, 494, 1000),
-    _gguf("Qwen/Qwen2.5-0.5B-Instruct-GGUF", _APACHE, 494, 675),
-    _folder("Qwen/Qwen2.5-0.5B", "base", _APACHE, 494, 1000),
-    _folder("Qwen/Qwen3-0.6B", "chat", _APACHE, 596, 1515),
-    _gguf("Qwen/Qwen3-0.6B-GGUF", _APACHE, 596, 640),
-    _folder("Qwen/Qwen3-0.6B-Base", "base", _APACHE, 596, 1200),
+    _entry("Qwen/Qwen1.5-0.5B-Chat", "chat", _RESEARCH, 464_000_000, 1250),
+    _entry("Qwen/Qwen1.5-0.5B-Chat-GGUF", "chat", _RESEARCH, 464_000_000, 665),
+    _entry("Qwen/Qwen1.5-0.5B", "base", _RESEARCH, 464_000_000, 1250),
+    _entry("Qwen/Qwen2-0.5B-Instruct", "chat", _APACHE, 494_000_000, 1000),
+    _entry("Qwen/Qwen2-0.5B-Instruct-GGUF", "chat", _APACHE, 494_000_000, 530),
+    _entry("Qwen/Qwen2-0.5B", "base", _APACHE, 494_000_000, 1000),
+    _entry("Qwen/Qwen2.5-0.5B-Instruct", "chat", _APACHE, 494_000_000, 1000),
+    _entry("Qwen/Qwen2.5-0.5B-Instruct-GGUF", "chat", _APACHE, 494_000_000, 675),
+    _entry("Qwen/Qwen2.5-0.5B", "base", _APACHE, 494_000_000, 1000),
+    _entry("Qwen/Qwen3-0.6B", "chat", _APACHE, 596_000_000, 1515),
+    _entry("Qwen/Qwen3-0.6B-GGUF", "chat", _APACHE, 596_000_000, 640),
+    _entry("Qwen/Qwen3-0.6B-Base", "base", _APACHE, 596_000_000, 1200),
 )
 
 
 def find_in_catalog(name: str) -> CatalogEntry | None:
-    """The entry of a hub id, or of its last part, whatever the case."""
-    wanted = name.casefold()
+    """The entry of a hub id, or of its last part, whatever the case; GGUF files write blanks for its hyphens."""
+    wanted = name.casefold().replace(" ", "-")
     for entry in CATALOG:
         if wanted in (entry.hub_id.casefold(), entry.name.casefold()):
             return entry

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from allinone.errors import ModelError, TokenizerMismatch
-from allinone.models.tokenizer_files import NamedTemplate, SavedTemplate, read_tokenizer_config
+from allinone.models.tokenizer_files import NamedTemplate, SavedTemplate, read_file, read_tokenizer_config
 from allinone.types import Message, Role, Segment
 
 Structure: TypeAlias = tuple[tuple[Role, tuple[str | None, ...]], ...]
@@ -109,7 +109,7 @@ class ChatTemplate:
             ModelError: files are missing or damaged.
         """
         try:
-            saved = SavedTemplate.read(folder / _FILE)
+            saved = read_file(SavedTemplate, folder / _FILE)
             source = None if saved.kind == "plain" else _read_source(folder)
         except (OSError, TokenizerMismatch) as error:
             raise ModelError(
@@ -195,10 +195,10 @@ def read_gguf_template(metadata: Mapping[str, Any], *, name: str) -> ChatTemplat
     Raises:
         ModelError: a template is there and cannot be used.
     """
-    tokens: object = metadata.get("tokenizer.ggml.tokens")
+    tokens: Any = metadata.get("tokenizer.ggml.tokens")
 
     def token(kind: str) -> str:
-        token_id = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+        token_id: Any = metadata.get(f"tokenizer.ggml.{kind}_token_id")
         is_listed = isinstance(tokens, list) and isinstance(token_id, int) and 0 <= token_id < len(tokens)
         return str(tokens[token_id]) if is_listed else ""
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from allinone.errors import TokenizerMismatch, UsageError, WeightsNotFound
+from allinone.errors import TokenizerMismatch, WeightsNotFound
 from allinone.models.catalog import find_in_catalog
 from allinone.models.chat_template import ChatTemplate, read_folder_template, read_gguf_template
 from allinone.models.gguf import GgufWeights, read_gguf_header
@@ -35,7 +35,7 @@ class ModelFiles:
 
 
 def open_model(path: Path) -> ModelFiles:
-    """Open a GGUF file, a folder with one, or a folder of safetensors.
+    """Open a GGUF file or a folder of safetensors, as `locate_model` names it.
 
     Raises:
         WeightsNotFound: nothing is there, or files are missing.
@@ -52,14 +52,6 @@ def open_model(path: Path) -> ModelFiles:
 
 
 def _open_folder(folder: Path) -> ModelFiles:
-    gguf_files = sorted(folder.glob("*.gguf"))
-    if gguf_files and not (folder / "config.json").is_file():
-        if len(gguf_files) > 1:
-            names = ", ".join(file.name for file in gguf_files)
-            raise UsageError(
-                f"{folder} holds {len(gguf_files)} GGUF files: {names}", hint="give the path of one of them"
-            )
-        return _open_gguf(gguf_files[0])
     known = find_in_catalog(folder_model_name(folder))
     weights = SafetensorsWeights(folder, licence=known.licence if known else None)
     template = read_folder_template(folder, name=weights.name)
@@ -76,12 +68,12 @@ def _open_folder(folder: Path) -> ModelFiles:
 def _open_gguf(file: Path) -> ModelFiles:
     header = read_gguf_header(file)
     weights = GgufWeights(header)
-    known = find_in_catalog(weights.name) or find_in_catalog(f"{weights.name}-GGUF")
+    known = find_in_catalog(folder_model_name(file.parent)) or find_in_catalog(weights.name)
     template = read_gguf_template(header.metadata, name=weights.name)
     return ModelFiles(
         path=file,
         name=weights.name,
-        licence=weights.licence or (known.licence if known else None),
+        licence=known.licence if known else weights.licence,
         weights=weights,
         tokenizer=BpeTokenizer.from_gguf(header.metadata, file=str(file), vocab_size=weights.config.vocab_size),
         template=ChatTemplate.plain(weights.name) if known and known.kind == "base" else template,

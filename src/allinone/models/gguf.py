@@ -7,12 +7,11 @@ mapped file that shrinks meanwhile would kill the process). llama.cpp's converte
 
 from __future__ import annotations
 
-import hashlib
 import math
 import mmap
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,7 @@ from numpy.typing import NDArray
 
 from allinone.errors import WeightsMismatch, WeightsNotFound
 from allinone.models.architecture import check_config, check_tensors, require_supported
-from allinone.models.weights import ModelConfig
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+from allinone.models.weights import ModelConfig, sha256_files
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -232,9 +228,9 @@ class GgufWeights:
         rows = raw.reshape(math.prod(entry.shape[:-1]), -1)
         return _dequantize(rows, _quantization_type(entry.type_id, self._file), entry.shape[-1]).reshape(entry.shape)
 
-    def fingerprint(self, progress: Progress | None = None) -> str:
+    def fingerprint(self) -> str:
         """SHA-256 of the file, hex."""
-        return sha256_files([self.header.path], progress)
+        return sha256_files([self.header.path])
 
     def _num_bytes(self, name: str, entry: TensorEntry) -> int:
         """Size of a tensor on disk; refuses types and row lengths that cannot be dequantised."""
@@ -264,21 +260,6 @@ def _dequantize(rows: NDArray[np.uint8], quantization: Any, num_columns: int) ->
     for start in range(0, rows.shape[0], step):
         values[start : start + step] = dequantize(rows[start : start + step], quantization)
     return values
-
-
-def sha256_files(paths: Iterable[Path], progress: Progress | None = None) -> str:
-    """SHA-256 over the contents of the files, one after another, hex."""
-    files = list(paths)
-    total, done = sum(path.stat().st_size for path in files), 0
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                done += len(block)
-                if progress is not None:
-                    progress(done, total)
-    return digest.hexdigest()
 
 
 def _quantization_type(type_id: int, file: str) -> Any:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from allinone.errors import StoreError, WeightsMismatch, WeightsNotFound
-from allinone.models.gguf import sha256_files
 from allinone.models.hub_errors import hub_errors, require_online
 from allinone.models.hub_plan import DownloadPlan, HubFile
+from allinone.models.weights import sha256_files
 
 PullProgress = Callable[[str, int, int], None]
 """Called with (file, bytes done, bytes in all), counted over the whole download. Raise from it to cancel."""

@@ -119,13 +119,14 @@ def gguf_quantization(file_name: str) -> str:
     return match[1].lower() if match else ""
 
 
-def choose_quantization(files: dict[str, str], quantization: str | None, *, name: str) -> str:
+def choose_quantization(files: dict[str, str], quantization: str | None, *, name: str, hint: str = "") -> str:
     """One of several GGUF files: the one asked for, the only one, or Q8_0.
 
     Args:
         files: quantisation -> file.
         quantization: as asked for, whatever its case.
         name: of the model, for the message.
+        hint: where to look for one that is not there.
 
     Raises:
         ConfigError: it is not there, or has to be chosen; the message lists what is there.
@@ -135,8 +136,11 @@ def choose_quantization(files: dict[str, str], quantization: str | None, *, name
         return next(iter(files.values()))
     if wanted in files:
         return files[wanted]
-    problem = f"has no quantisation {wanted!r}" if wanted else "has several quantisations"
-    raise ConfigError(f"{name} {problem}. {did_you_mean(wanted, files)}", hint=f"name one, as in {name}:{min(files)}")
+    if wanted:
+        problem, hint = f"has no quantisation {wanted!r}", hint or f"name one, as in {name}:{min(files)}"
+    else:
+        problem, hint = "has several quantisations", f"name one, as in {name}:{min(files)}"
+    raise ConfigError(f"{name} {problem}. {did_you_mean(wanted, files)}", hint=hint)
 
 
 def _hub_file(sibling: Any) -> HubFile:

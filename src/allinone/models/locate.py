@@ -60,7 +60,7 @@ def locate_model(spec: str | Path | None = None, settings: Settings | None = Non
     hub_id, quantization = split_quantization(name)
     entry = find_in_catalog(hub_id)
     hub_id = entry.hub_id if entry else hub_id
-    folder = downloaded_folder(hub_id, settings or Settings.from_env()) or _cached_snapshot(hub_id)
+    folder = _find_downloaded(hub_id, settings or Settings.from_env()) or _find_cached_snapshot(hub_id)
     if folder is not None:
         return _locate_path(name, folder, quantization)
     if entry is not None:
@@ -74,7 +74,7 @@ def locate_model(spec: str | Path | None = None, settings: Settings | None = Non
     raise UnknownModel(f"Unknown model {name!r}. {_choices(name)}", hint=hint)
 
 
-def downloaded_folder(hub_id: str, settings: Settings) -> Path | None:
+def _find_downloaded(hub_id: str, settings: Settings) -> Path | None:
     """The folder of a model that was pulled completely; downloads in progress live elsewhere."""
     parts = hub_id.split("/")
     if len(parts) != 2 or any(not part or part.startswith(".") for part in parts):
@@ -105,7 +105,8 @@ def _locate_path(spec: str, path: Path, quantization: str | None = None) -> Mode
     if path.is_dir() and (quantization or not (path / "config.json").is_file()):
         files = {gguf_quantization(file.name) or file.name: str(file) for file in sorted(path.glob("*.gguf"))}
         if files:
-            path = Path(choose_quantization(files, quantization, name=spec))
+            hint = f"these are on this machine; for another: allinone models pull {spec}"
+            path = Path(choose_quantization(files, quantization, name=spec.partition(":")[0], hint=hint))
     kind: ModelKind = "gguf" if path.is_file() else "safetensors"
     return ModelLocation(spec=spec, path=path, kind=kind, cache_key=_cache_key(path))
 
@@ -129,7 +130,7 @@ def _bundled_file() -> Path:
     return files[-1]
 
 
-def _cached_snapshot(hub_id: str) -> Path | None:
+def _find_cached_snapshot(hub_id: str) -> Path | None:
     """A model that transformers or `hf download` has fetched before, in Hugging Face's own cache."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     hf_home = Path(os.environ.get("HF_HOME") or cache_home / "huggingface")

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from allinone.errors import WeightsMismatch, WeightsNotFound
 from allinone.models.architecture import check_config, check_tensors, require_supported
-from allinone.models.gguf import Progress, sha256_files
-from allinone.models.weights import ModelConfig
+from allinone.models.weights import ModelConfig, sha256_files
 
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -100,9 +99,9 @@ class SafetensorsWeights:
             return wide.view(np.float32).reshape(entry.shape)
         return raw.astype(np.float32, copy=False).reshape(entry.shape)
 
-    def fingerprint(self, progress: Progress | None = None) -> str:
+    def fingerprint(self) -> str:
         """SHA-256 over `config.json` and the weight files, hex."""
-        return sha256_files([self.folder / "config.json", *self._shards], progress)
+        return sha256_files([self.folder / "config.json", *self._shards])
 
 
 def folder_model_name(folder: Path) -> str:

@@ -89,7 +89,8 @@ class BpeTokenizer:
         self._vocab_size = vocabulary.vocab_size if vocab_size is None else vocab_size
         if self._vocab_size < vocabulary.vocab_size:
             raise TokenizerMismatch(
-                f"The tokenizer has {vocabulary.vocab_size:,} ids, the model only {self._vocab_size:,} rows",
+                f"{vocabulary.file}: the tokenizer has {vocabulary.vocab_size:,} ids, "
+                f"the model only {self._vocab_size:,} rows",
                 hint="tokenizer and weights belong to different models",
             )
         self._encoder = _build_encoder(vocabulary)
@@ -102,7 +103,7 @@ class BpeTokenizer:
         longest_first = sorted(vocabulary.control_tokens, key=len, reverse=True)
         self._control_pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
         if self.detokenize(self.tokenize(_PROBE, control=False)) != _PROBE:
-            raise TokenizerMismatch("The tokenizer changes text: what goes in does not come back")
+            raise TokenizerMismatch(f"{vocabulary.file}: the tokenizer changes text: what goes in does not come back")
 
     @classmethod
     def load(cls, folder: Path, *, vocab_size: int | None = None) -> BpeTokenizer:
@@ -207,10 +208,10 @@ def _build_encoder(vocabulary: Vocabulary) -> Encoder:
 
     missing = _ALPHABET - vocabulary.tokens.keys()
     if missing:
-        raise TokenizerMismatch(f"The vocabulary lacks {len(missing)} of the 256 bytes: text would be lost")
+        raise TokenizerMismatch(f"{vocabulary.file} lacks {len(missing)} of the 256 bytes: text would be lost")
     strange = set("".join(vocabulary.tokens)) - _ALPHABET
     if strange:
-        raise TokenizerMismatch(f"The vocabulary is not byte-level: it has characters such as {min(strange)!r}")
+        raise TokenizerMismatch(f"{vocabulary.file} is not byte-level: it has characters such as {min(strange)!r}")
     skeleton = {
         "version": "1.0",
         "added_tokens": [],
@@ -223,7 +224,7 @@ def _build_encoder(vocabulary: Vocabulary) -> Encoder:
         encoder = Encoder.from_str(json.dumps(skeleton))
         encoder.model = BPE(vocab=dict(vocabulary.tokens), merges=list(vocabulary.merges))
     except Exception as error:  # `tokenizers` raises plain Exception
-        raise TokenizerMismatch(f"The vocabulary is inconsistent: {error}") from error
+        raise TokenizerMismatch(f"{vocabulary.file} is inconsistent: {error}") from error
     return encoder
 
 

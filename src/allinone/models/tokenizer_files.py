@@ -7,27 +7,18 @@ Knows what the product reads of each file, and no more: keys of other tools are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import Self
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from allinone.errors import TokenizerMismatch
 
 _T = TypeVar("_T")
+_Merges: TypeAlias = Annotated[list[tuple[str, str]] | list[str], Field(union_mode="left_to_right")]
 
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """Read one file.
-
-        Raises:
-            TokenizerMismatch: it is not JSON, or a value has another type than this product knows.
-        """
-        return _read(TypeAdapter(cls), file)
 
 
 class AddedToken(_File):
@@ -51,7 +42,7 @@ class Bpe(_File):
 
     type: str = "BPE"
     vocab: dict[str, int] = {}
-    merges: list[str] | list[list[str]] = []
+    merges: _Merges = []
 
 
 class TokenizerFile(_File):
@@ -108,22 +99,19 @@ def read_tokenizer_config(folder: Path) -> TokenizerConfig:
         TokenizerMismatch: it is damaged.
     """
     file = folder / "tokenizer_config.json"
-    return TokenizerConfig.read(file) if file.is_file() else TokenizerConfig()
+    return read_file(TokenizerConfig, file) if file.is_file() else TokenizerConfig()
 
 
-def read_ids(file: Path) -> dict[str, int]:
-    """A file of text -> id: `vocab.json`, `added_tokens.json`.
+def read_file(kind: type[_T], file: Path) -> _T:
+    """One file as one of the models above, or as plain types (`dict[str, int]` for `vocab.json`).
 
     Raises:
-        TokenizerMismatch: it is damaged.
+        TokenizerMismatch: it is not JSON, or a value has another type; names file and key.
     """
-    return _read(TypeAdapter(dict[str, int]), file, strict=True)
-
-
-def _read(adapter: TypeAdapter[_T], file: Path, *, strict: bool | None = None) -> _T:
     try:
-        return adapter.validate_json(file.read_bytes(), strict=strict)
+        return TypeAdapter(kind).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
-        raise TokenizerMismatch(f"{file} is damaged: {place}{first['msg']}", hint="download it again") from error
+        place = ".".join(map(str, first["loc"]))
+        problem = f"{place}: {first['msg']}" if place else first["msg"]
+        raise TokenizerMismatch(f"{file} is damaged: {problem}", hint="download it again") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -18,7 +18,7 @@ from allinone.models.tokenizer_files import (
     GenerationConfig,
     TokenizerConfig,
     TokenizerFile,
-    read_ids,
+    read_file,
     read_tokenizer_config,
 )
 
@@ -33,6 +33,7 @@ QWEN2_PRE_TOKENIZER: Mapping[str, Any] = {
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
     ],
 }
+_MAX_IDS = 1 << 24  # a hundred times Qwen's
 _STOP_NAMES = ("<|im_end|>", "<|endoftext|>")
 _CONTROL_SHAPE = re.compile(r"<\|[^<>|\s]+\|>")
 _PADDING_SHAPE = re.compile(r"\[PAD\d+\]")
@@ -44,6 +45,7 @@ class Vocabulary:
     """What a byte-level BPE tokenizer is made of.
 
     Attributes:
+        file: where it was read, for messages.
         tokens: byte-level spelling -> id, control tokens left out: no text of a user can reach one.
         merges: pairs in order of priority.
         control_tokens: text -> id of everything that is matched as a whole in trusted text.
@@ -55,6 +57,7 @@ class Vocabulary:
         repaired: control tokens that the source did not flag as such.
     """
 
+    file: str = field(compare=False)
     tokens: Mapping[str, int]
     merges: Sequence[tuple[str, str]]
     control_tokens: Mapping[str, int]
@@ -78,22 +81,23 @@ def read_vocabulary_folder(folder: Path) -> Vocabulary:
     added = list(config.added_tokens_decoder.items())
     if (folder / "tokenizer.json").is_file():
         file = folder / "tokenizer.json"
-        document = TokenizerFile.read(file)
+        document = read_file(TokenizerFile, file)
         if document.model.type != "BPE":
             raise TokenizerMismatch(
                 f"{file}: model {document.model.type!r} is not supported. Supported: BPE (byte-level)"
             )
-        tokens, merges = document.model.vocab, [_merge_pair(merge, file) for merge in document.model.merges]
+        tokens, merges = document.model.vocab, _merge_pairs(document.model.merges, file)
         pre_tokenizer, normalization = document.pre_tokenizer, _normalization(document.normalizer, file)
         added += [(token.id, token) for token in document.added_tokens]
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         file = folder / "vocab.json"
-        tokens = read_ids(file)
+        tokens = read_file(dict[str, int], file)
         lines = (folder / "merges.txt").read_bytes().decode("utf-8", errors="replace").split("\n")
-        pairs = (line for line in lines if line and not line.startswith("#version"))
-        merges = [_merge_pair(line, folder / "merges.txt") for line in pairs]
+        merges = _merge_pairs(
+            [line for line in lines if line and not line.startswith("#version")], folder / "merges.txt"
+        )
         if (folder / "added_tokens.json").is_file():
-            older = read_ids(folder / "added_tokens.json")
+            older = read_file(dict[str, int], folder / "added_tokens.json")
             added += [(token_id, AddedToken(content=text, special=True)) for text, token_id in older.items()]
     else:
         raise WeightsNotFound(
@@ -143,7 +147,7 @@ def read_vocabulary_gguf(metadata: Mapping[str, Any], *, file: str) -> Vocabular
     stop_keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
     return _assemble(
         tokens=spelled,
-        merges=[_merge_pair(merge, file) for merge in merges],
+        merges=_merge_pairs(merges, file),
         flagged=flagged,
         pre_tokenizer=QWEN2_PRE_TOKENIZER,
         normalization="NFC",
@@ -180,13 +184,17 @@ def _assemble(
     for text, token_id in control.items():
         if token_id in taken:
             raise TokenizerMismatch(f"{file}: control token {text!r} shares its id {token_id} with another token")
-    num_ids = max([*taken, *control.values()], default=-1) + 1
+    ids = taken.union(control.values())
+    num_ids = max(ids, default=-1) + 1
+    if min(ids, default=0) < 0 or num_ids > _MAX_IDS:
+        raise TokenizerMismatch(f"{file} is damaged: its token ids go from {min(ids)} to {max(ids)}")
     stops = [*stop_ids, *(control[name] for name in (*_STOP_NAMES, *stop_names) if name in control)]
     if not stops or not all(isinstance(token_id, int) and 0 <= token_id < num_ids for token_id in stops):
         raise TokenizerMismatch(f"{file}: no usable end token: {stops or 'none'} with {num_ids} tokens")
     if pre_tokenizer is None:
         raise TokenizerMismatch(f"{file} has no pre-tokenizer; a byte-level BPE needs one")
     return Vocabulary(
+        file=file,
         tokens=spelled,
         merges=merges,
         control_tokens=control,
@@ -218,7 +226,7 @@ def _stop_ids_of_folder(folder: Path, config: TokenizerConfig) -> list[int]:
         return config.stop_token_ids
     if not (folder / "generation_config.json").is_file():
         return []
-    eos = GenerationConfig.read(folder / "generation_config.json").eos_token_id
+    eos = read_file(GenerationConfig, folder / "generation_config.json").eos_token_id
     return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
@@ -230,11 +238,15 @@ def _normalization(normalizer: Mapping[str, Any] | None, file: Path) -> Literal[
     raise TokenizerMismatch(f"{file}: normaliser {normalizer.get('type')!r} is not supported. Supported: NFC, none")
 
 
-def _merge_pair(merge: str | Sequence[str], file: Path | str) -> tuple[str, str]:
-    parts = merge.split(" ") if isinstance(merge, str) else merge
-    if len(parts) != 2:
-        raise TokenizerMismatch(f"{file}: {merge!r} is not a merge of two tokens")
-    return parts[0], parts[1]
+def _merge_pairs(merges: Sequence[str] | Sequence[tuple[str, str]], file: Path | str) -> list[tuple[str, str]]:
+    """Merges as pairs; older files write them as one text with a space."""
+    pairs: list[tuple[str, str]] = []
+    for merge in merges:
+        parts = tuple(merge.split(" ")) if isinstance(merge, str) else merge
+        if len(parts) != 2:
+            raise TokenizerMismatch(f"{file}: {merge!r} is not a merge of two tokens")
+        pairs.append(parts)
+    return pairs
 
 
 def _is_text_list(value: Any) -> TypeGuard[list[str]]:

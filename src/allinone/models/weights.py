@@ -6,8 +6,10 @@ Hugging Face's (`model.layers.0.self_attn.q_proj.weight`), shapes PyTorch's (out
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -74,3 +76,13 @@ class WeightSource(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 over the file(s), hex."""
         ...
+
+
+def sha256_files(files: Iterable[Path]) -> str:
+    """SHA-256 over the contents of the files, one after another, hex."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

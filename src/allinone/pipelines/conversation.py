@@ -8,14 +8,15 @@ sequence: turn 50 prefills only its own tokens, and its history is exactly the i
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from allinone.engine.engine import Engine
-from allinone.engine.requests import GenerateRequest, PrefillRequest
+from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, SamplingParams, ScoreRequest
 from allinone.engine.session import Session
-from allinone.engine.tickets import PrefillTicket
+from allinone.engine.tickets import Stream
 from allinone.errors import AllInOneError, ContextLengthExceeded
 from allinone.pipelines.reply import Reply
 from allinone.prompts.prompt_file import PromptFile
@@ -40,22 +41,25 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnPlan:
-    """The ids one turn adds, split by when they are known.
+    """The ids one turn adds, in their order, split by when they are known.
 
     Attributes:
         prefix_ids: the shared operator text a conversation starts with; empty in later turns.
+        lead_ids: the rest of what comes before the user's turn; they stay when the turn is forgotten.
         common_ids: what follows whatever the mood: prefilled while the mood is scored.
         hint_ids: label -> the ids that are left once the mood is known; never empty.
     """
 
     prefix_ids: tuple[int, ...]
+    lead_ids: tuple[int, ...]
     common_ids: tuple[int, ...]
     hint_ids: Mapping[str, tuple[int, ...]]
 
     @property
     def max_tokens(self) -> int:
         """Most ids this turn can add before the reply."""
-        return len(self.prefix_ids) + len(self.common_ids) + max(map(len, self.hint_ids.values()))
+        longest_hint = max(map(len, self.hint_ids.values()))
+        return len(self.prefix_ids) + len(self.lead_ids) + len(self.common_ids) + longest_hint
 
 
 class Conversation:
@@ -89,7 +93,8 @@ class Conversation:
         self._max_context_tokens = max_context_tokens
         self._model = model
         self._session: Session | None = None
-        self._turn_starts: list[int] = []  # position of each turn's first id, to forget the oldest
+        self._turn_starts: list[int] = []  # where each turn that is remembered begins in the session
+        self._open: tuple[weakref.ref[Reply], int] | None = None  # the reply that has not ended, and what was before
 
     @property
     def num_tokens(self) -> int:
@@ -97,19 +102,21 @@ class Conversation:
         return self._session.num_tokens if self._session else 0
 
     def close(self) -> None:
-        """Give the sequence back. Idempotent."""
+        """Give the sequence back; a further reply begins a new one. Idempotent."""
         if self._session is not None:
             self._session.close()
-        self._session = None
+        self._session, self._open = None, None
+        self._turn_starts.clear()
 
     def reset(self) -> None:
         """Forget everything that was said."""
         self.close()
         self.turns.clear()
-        self._turn_starts.clear()
 
     def reply(self, text: str, *, deadline_s: float | None = None, is_last: bool = False) -> Reply:
         """Score the mood of `text` and begin the reply.
+
+        A reply that somebody still holds is first waited for; one that was dropped unread leaves no trace.
 
         Args:
             text: what the user said.
@@ -120,96 +127,143 @@ class Conversation:
             InvalidInput, ContextLengthExceeded: the text is empty or too long for the chat task.
             DeadlineExceeded, QueueFull: the conversation is then as it was before.
         """
+        self._end_last_reply()
         mood_call = prepare_call(self.mood, self._encoder, {"text": text}, deadline_s=deadline_s, on_long="truncate")
         chat_call = prepare_call(self.chat, self._encoder, {"text": text}, deadline_s=deadline_s)
+        score = build_score_request(mood_call, self._encoder)
         plan = self._plan(chat_call, [spec.label for spec in mood_call.labels])
         sampling = sampling_params(self.chat, self._encoder)
         self._make_room(plan.max_tokens + sampling.max_tokens)
-        session = self._session or self._engine.open_session(plan.prefix_ids)
-        start = session.num_tokens
-        score = build_score_request(mood_call, self._encoder)
-        prefill = PrefillRequest(session=session, input_ids=plan.common_ids, deadline_s=chat_call.deadline_s)
+        if self._session is None:
+            self._session = self._engine.open_session(plan.prefix_ids)
+        session, before = self._session, self._session.num_tokens
+        try:
+            scores, events = self._start(session, score, plan, sampling, chat_call.deadline_s)
+        except BaseException:
+            self._take_back(before)
+            raise
+        mood = read_answer(mood_call, scores, model=self._model)
+
+        def end(result: Result | None) -> None:
+            if self._session is not session:  # closed, or reset, in the meantime
+                return
+            self._open = None
+            if result is None or result.usage.num_output_tokens == 0:
+                self._take_back(before)
+            else:
+                self._turn_starts.append(before + len(plan.lead_ids))
+                self.turns.append(Turn(text=text, mood=mood, reply=result.text or ""))
+            if is_last:
+                self.close()
+
+        reply = Reply(mood, TaskStream(chat_call, events, model=self._model), on_end=end)
+        self._open = weakref.ref(reply), before
+        return reply
+
+    def _start(
+        self,
+        session: Session,
+        score: ScoreRequest,
+        plan: TurnPlan,
+        sampling: SamplingParams,
+        deadline_s: float | None,
+    ) -> tuple[LabelScores, Stream]:
+        """Score the mood while the conversation is prefilled, then let the reply begin."""
         submitted_at = time.monotonic()
+        prefill = PrefillRequest(session=session, input_ids=plan.lead_ids + plan.common_ids, deadline_s=deadline_s)
         scoring, prefilling = self._engine.submit(score, prefill)
         try:
             scores = scoring.result()
             prefilling.result()
-            generate = GenerateRequest(
-                session=session,
-                input_ids=plan.hint_ids[scores.best],
-                sampling=sampling,
-                deadline_s=_remaining_s(chat_call.deadline_s, submitted_at),
-            )
-            (events,) = self._engine.submit(generate)
         except BaseException:
-            self._take_back(session, start, prefilling)
+            scoring.cancel()
+            prefilling.cancel()
             raise
-        mood = read_answer(mood_call, scores, model=self._model)
-        self._session = session
-        self._turn_starts.append(start)
+        generate = GenerateRequest(
+            session=session,
+            input_ids=plan.hint_ids[scores.best],
+            sampling=sampling,
+            deadline_s=_remaining_s(deadline_s, submitted_at),
+        )
+        (events,) = self._engine.submit(generate)
+        return scores, events
 
-        def record(result: Result) -> None:
-            self.turns.append(Turn(text=text, mood=mood, reply=result.text or ""))
-            if is_last:
-                self.close()
-
-        return Reply(mood, TaskStream(chat_call, events, model=self._model), on_end=record)
-
-    def _take_back(self, session: Session, start: int, prefilling: PrefillTicket) -> None:
-        """Undo a turn that came to nothing, once the engine has let go of the session."""
-        prefilling.cancel()
-        with suppress(AllInOneError):  # however the prefill ended, it is taken back
-            prefilling.result()
-        if session is self._session:
-            session.truncate(start)
+    def _end_last_reply(self) -> None:
+        if self._open is None:
+            return
+        reply, before = self._open[0](), self._open[1]
+        if reply is None:
+            self._open = None
+            self._take_back(before)
         else:
-            session.close()
+            with suppress(AllInOneError):  # whoever holds the reply is told
+                reply.result()
+
+    def _take_back(self, num_tokens: int) -> None:
+        """Undo a turn that came to nothing, once the engine has let go of the session."""
+        if self._session is not None and self._turn_starts:
+            self._session.truncate(num_tokens)
+        else:
+            self.close()
 
     def _plan(self, call: Call, moods: Sequence[str]) -> TurnPlan:
         """Split this turn's ids into what is known before the mood and what follows it."""
         by_mood = {mood: self._turn_segments(call, mood) for mood in moods}
-        variants = list(by_mood.values())
+        lead, first = next(iter(by_mood.values()))
+        variants = [own for _, own in by_mood.values()]
         num_common = 0
-        while all(num_common < len(v) and v[num_common] == variants[0][num_common] for v in variants):
+        while all(num_common < len(own) and own[num_common] == first[num_common] for own in variants):
             num_common += 1
-        num_prefix = 0
-        while not self._session and num_prefix < num_common and variants[0][num_prefix].trusted:
-            num_prefix += 1
+        num_prefix = 0 if self._session else _num_leading_trusted(lead)
         ids = self._encoder.ids
-        common = ids(variants[0][num_prefix:num_common])
-        hints = {mood: ids(segments[num_common:]) for mood, segments in by_mood.items()}
+        common = ids(first[:num_common])
+        hints = {mood: ids(own[num_common:]) for mood, (_, own) in by_mood.items()}
         if not all(hints.values()):  # the prompt does not use the mood: keep one id to start the reply from
             hints = {mood: common[-1:] + hint for mood, hint in hints.items()}
             common = common[:-1]
-        return TurnPlan(prefix_ids=ids(variants[0][:num_prefix]), common_ids=common, hint_ids=hints)
+        return TurnPlan(
+            prefix_ids=ids(lead[:num_prefix]), lead_ids=ids(lead[num_prefix:]), common_ids=common, hint_ids=hints
+        )
 
-    def _turn_segments(self, call: Call, mood: str) -> tuple[Segment, ...]:
-        """The segments this turn adds: all of the prompt at first, later what follows the last reply."""
+    def _turn_segments(self, call: Call, mood: str) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+        """What leads to the user's turn (the end of the last reply, or all that a prompt begins with), and the turn."""
         variables = {**call.variables, "mood": mood} if "mood" in self.chat.inputs else call.variables
-        history = _PAST if self._session else ()
-        segments = self._encoder.segments(self.chat.render(variables, history=history))
-        if not history:
-            return segments
-        end_of_past = next(i for i, segment in enumerate(segments) if segment is _PAST_REPLY)
-        return segments[end_of_past + 1 :]
+        with_past = self._encoder.segments(self.chat.render(variables, history=_PAST))
+        later = with_past[next(i for i, segment in enumerate(with_past) if segment is _PAST_REPLY) + 1 :]
+        num_lead = _num_leading_trusted(later)
+        lead, own = later[:num_lead], later[num_lead:]
+        if self._session is None:
+            whole = self._encoder.segments(self.chat.render(variables))
+            lead = whole[: len(whole) - len(own)]
+        return lead, own
 
     def _make_room(self, num_new: int) -> None:
-        """Forget the oldest turns until `num_new` ids fit into the model's context.
+        """Forget the oldest turns when `num_new` ids do not fit into the model's context.
+
+        As many as leave half of it free, because what stays is prefilled again: not with every turn from here on.
 
         Raises:
-            ContextLengthExceeded: one turn alone is too long.
+            ContextLengthExceeded: the last turn and this one are too long together.
         """
-        limit = self._max_context_tokens
-        while self._session and self.num_tokens + num_new > limit and len(self._turn_starts) > 1:
-            start, end = self._turn_starts[:2]
-            self._session.drop(start, end)
-            self._turn_starts = [start, *(position - (end - start) for position in self._turn_starts[2:])]
+        limit, starts = self._max_context_tokens, self._turn_starts
+        if self._session and self.num_tokens + num_new > limit:
+            num_forgotten = next(
+                (i for i, start in enumerate(starts) if self.num_tokens - (start - starts[0]) + num_new <= limit // 2),
+                len(starts) - 1,
+            )
+            first, kept = starts[0], starts[num_forgotten]
+            self._session.drop(first, kept)
+            self._turn_starts = [start - (kept - first) for start in starts[num_forgotten:]]
         if self.num_tokens + num_new > limit:
             raise ContextLengthExceeded(
                 f"The conversation has {self.num_tokens} tokens and this turn needs up to {num_new} more; "
                 f"the model holds {limit}.",
                 hint="start a new conversation, or send a shorter text",
             )
+
+
+def _num_leading_trusted(segments: Sequence[Segment]) -> int:
+    return next((i for i, segment in enumerate(segments) if not segment.trusted), len(segments))
 
 
 def _remaining_s(deadline_s: float | None, since: float) -> float | None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from allinone.errors import did_you_mean
 from allinone.prompts.files import decode_text, read_bytes
@@ -37,7 +37,7 @@ class Assertion:
     def find_failure(self, result: Result) -> str | None:
         """Why the answer does not meet the demand; None if it does."""
         is_negated = self.type.startswith(_NOT)
-        holds = _CHECKS[self.type.removeprefix(_NOT)](result, self.value)
+        holds = ASSERTIONS[self.type.removeprefix(_NOT)][0](result, self.value)
         if holds != is_negated:
             return None
         wanted = "" if self.value is None else f" {self.value!r}"
@@ -80,12 +80,12 @@ def find_cases(prompt: PromptFile) -> Path | None:
     return None
 
 
-def load_cases(path: Path, prompt: PromptFile | None = None) -> tuple[Case, ...]:
+def load_cases(path: Path, prompt: PromptFile) -> tuple[Case, ...]:
     """Read a cases file.
 
     Args:
         path: the file.
-        prompt: the task it belongs to; the variables of each case are then checked against its inputs.
+        prompt: the task it belongs to; the variables of each case are checked against its inputs.
 
     Raises:
         PromptNotFound: no such file. PromptError: anything wrong with it, with line and key.
@@ -99,16 +99,15 @@ def load_cases(path: Path, prompt: PromptFile | None = None) -> tuple[Case, ...]
     return tuple(_parse_case(entry, prompt, common) for entry in fields["tests"].items())
 
 
-def _parse_case(entry: Entry, prompt: PromptFile | None, common: tuple[Assertion, ...]) -> Case:
+def _parse_case(entry: Entry, prompt: PromptFile, common: tuple[Assertion, ...]) -> Case:
     fields = entry.fields(("description", "vars", "assert", "metadata"))
     own = tuple(_parse_assertion(item) for item in fields["assert"].items()) if "assert" in fields else ()
     if "vars" not in fields or not own:
         raise entry.error("A case needs 'vars' and at least one 'assert' of its own.")
     variables = {name: _variable(name, value, prompt) for name, value in fields["vars"].fields().items()}
-    if prompt is not None:
-        for name, declared in prompt.inputs.items():
-            if name not in variables and not declared.is_optional and name not in prompt.defaults:
-                raise fields["vars"].error(f"Task {prompt.full_name!r} needs the variable {name!r}.")
+    for name, declared in prompt.inputs.items():
+        if name not in variables and not declared.is_optional and name not in prompt.defaults:
+            raise fields["vars"].error(f"Task {prompt.full_name!r} needs the variable {name!r}.")
     metadata = fields["metadata"].fields() if "metadata" in fields else {}
     return Case(
         vars=variables,
@@ -119,9 +118,7 @@ def _parse_case(entry: Entry, prompt: PromptFile | None, common: tuple[Assertion
     )
 
 
-def _variable(name: str, value: Entry, prompt: PromptFile | None) -> object:
-    if prompt is None:
-        return value.raw if value.is_scalar else value.plain()
+def _variable(name: str, value: Entry, prompt: PromptFile) -> object:
     if name not in prompt.inputs:
         known = did_you_mean(name, prompt.inputs, noun="Declared")
         raise value.error(f"Task {prompt.full_name!r} has no variable {name!r}. {known}")
@@ -140,11 +137,12 @@ def _parse_assertion(entry: Entry) -> Assertion:
     base = type_.removeprefix(_NOT)
     if base not in ASSERTIONS:
         raise fields["type"].error(f"Unknown assertion type {type_!r}. {did_you_mean(base, ASSERTIONS)}")
-    value = fields.get("value")
-    if (value is None) != (base == "is-json"):
-        wants = "takes no 'value'" if value is not None else "needs a 'value'"
-        raise entry.error(f"The assertion {type_!r} {wants}.")
-    return Assertion(type=type_, value=None if value is None else _VALUES[base](value), line=entry.line)
+    value, read_value = fields.get("value"), ASSERTIONS[base][1]
+    if value is None and read_value is None:
+        return Assertion(type=type_, line=entry.line)
+    if value is None or read_value is None:
+        raise entry.error(f"The assertion {type_!r} {'needs a' if value is None else 'takes no'} 'value'.")
+    return Assertion(type=type_, value=read_value(value), line=entry.line)
 
 
 def _regex(entry: Entry) -> str:
@@ -185,33 +183,30 @@ def _language(result: Result, value: Any) -> bool:
     return num_han > num_latin if value == "zh" else num_latin > num_han
 
 
-_CHECKS: dict[str, Callable[[Result, Any], bool]] = {
-    "equals": _equals,
-    "contains": lambda result, value: value in answer_text(result),
-    "icontains": lambda result, value: value.casefold() in answer_text(result).casefold(),
-    "contains-any": lambda result, value: any(text in answer_text(result) for text in value),
-    "contains-all": lambda result, value: all(text in answer_text(result) for text in value),
-    "icontains-any": lambda result, value: any(text.casefold() in answer_text(result).casefold() for text in value),
-    "icontains-all": lambda result, value: all(text.casefold() in answer_text(result).casefold() for text in value),
-    "starts-with": lambda result, value: answer_text(result).startswith(value),
-    "regex": lambda result, value: re.search(value, answer_text(result)) is not None,
-    "is-json": _is_json,
-    "label": lambda result, value: value in (result.label, result.name),
-    "max-length": lambda result, value: len(answer_text(result)) <= value,
-    "language": _language,
+def _num_contained(result: Result, texts: Any) -> int:
+    return sum(text in answer_text(result) for text in texts)
+
+
+def _num_contained_any_case(result: Result, texts: Any) -> int:
+    answer = answer_text(result).casefold()
+    return sum(text.casefold() in answer for text in texts)
+
+
+_Holds: TypeAlias = Callable[[Result, Any], bool]
+_ReadValue: TypeAlias = Callable[[Entry], Any]
+ASSERTIONS: Mapping[str, tuple[_Holds, _ReadValue | None]] = {
+    "equals": (_equals, _any_value),
+    "contains": (lambda result, value: _num_contained(result, [value]) == 1, Entry.text),
+    "icontains": (lambda result, value: _num_contained_any_case(result, [value]) == 1, Entry.text),
+    "contains-any": (lambda result, value: _num_contained(result, value) > 0, _texts),
+    "contains-all": (lambda result, value: _num_contained(result, value) == len(value), _texts),
+    "icontains-any": (lambda result, value: _num_contained_any_case(result, value) > 0, _texts),
+    "icontains-all": (lambda result, value: _num_contained_any_case(result, value) == len(value), _texts),
+    "starts-with": (lambda result, value: answer_text(result).startswith(value), Entry.text),
+    "regex": (lambda result, value: re.search(value, answer_text(result)) is not None, _regex),
+    "is-json": (_is_json, None),
+    "label": (lambda result, value: value in (result.label, result.name), Entry.text),
+    "max-length": (lambda result, value: len(answer_text(result)) <= value, lambda entry: entry.integer(minimum=0)),
+    "language": (_language, lambda entry: entry.choice(("zh", "en"))),
 }
-_VALUES: dict[str, Callable[[Entry], Any]] = {
-    "equals": _any_value,
-    "contains": Entry.text,
-    "icontains": Entry.text,
-    "contains-any": _texts,
-    "contains-all": _texts,
-    "icontains-any": _texts,
-    "icontains-all": _texts,
-    "starts-with": Entry.text,
-    "regex": _regex,
-    "label": Entry.text,
-    "max-length": lambda entry: entry.integer(minimum=0),
-    "language": lambda entry: entry.choice(("zh", "en")),
-}
-ASSERTIONS = tuple(_CHECKS)
+"""Type of an assertion -> whether an answer meets it, and how its value is read; None where it takes none."""

@@ -179,6 +179,8 @@ def parse_labels(entry: Entry | None) -> tuple[LabelSpec, ...]:
     if entry is None:
         return ()
     labels: list[LabelSpec] = []
+    if not isinstance(entry.content, dict):
+        raise entry.error("Labels are a mapping from label to its name.", kind=VerbalizerError, hint=_LABELS_HINT)
     for label, value in entry.fields().items():
         if not label.strip() or label != label.strip():
             raise value.error(f"The label {label!r} is blank or has blanks at its ends.", kind=VerbalizerError)

@@ -8,7 +8,6 @@ model. Above: the runtime, which calls `refresh` before each request.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import threading
 import time
@@ -67,7 +66,7 @@ class _File:
 
     Attributes:
         signature: modification time (ns), size, inode; None where the file cannot be examined.
-        digest: of its bytes; None where they cannot be read.
+        data: its bytes; None where they cannot be read.
         is_hiding: without a good version of its own it takes its name out of service, so that nobody is served another
             layer's task by surprise. True for files that were there at the start; one that appears broken later leaves
             the name to whoever had it.
@@ -75,7 +74,7 @@ class _File:
 
     path: Path
     signature: _Signature | None
-    digest: bytes | None
+    data: bytes | None
     read_at_ns: int
     prompt: PromptFile | None
     error: PromptError | None
@@ -200,7 +199,7 @@ def _read_layer(layer: _Layer, *, is_first: bool = False) -> _Layer:
     """
     try:
         with os.scandir(layer.directory) as entries:
-            found = sorted(entry.name for entry in entries if _is_prompt_name(entry.name) and not entry.is_dir())
+            found = sorted(entry.name for entry in entries if _is_prompt_name(entry.name) and entry.is_file())
     except OSError as error:
         if layer.error is not None:
             return layer
@@ -223,32 +222,26 @@ def _is_prompt_name(name: str) -> bool:
 
 
 def _read_file(path: Path, layer: _Layer, before: _File | None, *, is_first: bool) -> _File | None:
-    """The file as it is now; `before` itself where nothing changed, None where it is gone."""
+    """The file as it is now; `before` itself where it surely did not change, None where it is gone."""
     read_at_ns = time.time_ns()
     signature: _Signature | None = None
-    digest: bytes | None = None
+    data: bytes | None = None
     try:
         signature = _sign(path)
         if before is not None and before.signature == signature and before.is_settled():
             return before
         data = read_bytes(path)
-        digest = hashlib.sha256(data).digest()
-        if before is not None and before.digest == digest:
-            same = replace(before, signature=signature, read_at_ns=read_at_ns)
-            return same if same.is_settled() or before.signature != signature else before
+        if before is not None and before.data == data:
+            return replace(before, signature=signature, read_at_ns=read_at_ns)
         prompt, error = parse_prompt(data, path=path, layer=layer.name), None
     except PromptNotFound:
         return None
     except PromptError as problem:
-        if before is not None and str(before.error) == str(problem):
-            if before.signature == signature and before.digest == digest:
-                return before
-            return replace(before, signature=signature, digest=digest, read_at_ns=read_at_ns)
         prompt, error = before.prompt if before is not None else None, problem
     return _File(
         path=path,
         signature=signature,
-        digest=digest,
+        data=data,
         read_at_ns=read_at_ns,
         prompt=prompt,
         error=error,

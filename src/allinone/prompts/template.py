@@ -211,8 +211,8 @@ class _Parser:
             return role
         if role in ROLES:
             raise self._error("{{role}} takes a quoted word.", line, hint=f'write {{{{role "{role}"}}}}')
-        near = "Did you mean 'assistant'? " if role == "model" else ""
-        raise self._error(f"Unknown role {role!r}. {near or did_you_mean(role, ROLES)}", line)
+        meant = "assistant" if role == "model" else role  # Dotprompt's own name for it
+        raise self._error(f"Unknown role {role!r}. {did_you_mean(meant, ROLES)}", line)
 
     def _standalone(self, start: int, end: int) -> tuple[int, int]:
         """The span of the whole line where the tag is alone on it; the tag's own span otherwise."""

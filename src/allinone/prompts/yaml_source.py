@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import yaml
 
@@ -28,13 +28,14 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         event = self.peek_event()
+        mark = cast(Any, event.start_mark)  # the stubs know two classes of it
         self.depth += 1
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem="tags (!name) are not supported", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="tags (!name) are not supported", problem_mark=mark)
         if self.depth > _MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=mark)
         node = super().compose_node(parent, index)  # pyright: ignore[reportArgumentType]
         self.depth -= 1
         return node
@@ -74,7 +75,8 @@ class Entry:
         return not isinstance(self.content, (list, dict)) and self.content is not None
 
     def error(self, message: str, *, hint: str | None = None, kind: type[PromptError] = PromptError) -> PromptError:
-        """An error at this place, to be raised by the caller."""
+        """An error at this place, to be raised by the caller; the message names the key."""
+        message = message if self.key in message else f"{self.key}: {message}"
         return kind(message, path=self.path, line=self.line, key=self.key or None, hint=hint)
 
     def fields(self, known: Collection[str] | None = None) -> dict[str, Entry]:

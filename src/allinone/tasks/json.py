@@ -10,6 +10,13 @@ from allinone.errors import OutputParseError, PromptError
 from allinone.prompts.prompt_file import PromptFile
 
 
+_CUT_SHORT = {
+    "length": "it ended at max_tokens",
+    "deadline": "the deadline passed first",
+    "cancelled": "it was cancelled",
+}
+
+
 def constraint(prompt: PromptFile) -> Constraint:
     """The schema as a decoding constraint; properties come in the order of the file, so reasoning may come first.
 
@@ -30,7 +37,7 @@ def read(answer: Generation) -> Any:
     try:
         return json.loads(answer.text)
     except ValueError as error:
-        reason = "it ended at max_tokens" if answer.finish_reason == "length" else str(error)
+        reason = _CUT_SHORT.get(answer.finish_reason, str(error))
         raise OutputParseError(
             f"The output is not complete JSON: {reason}.",
             raw_text=answer.text,

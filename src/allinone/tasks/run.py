@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Literal
 
@@ -44,7 +45,8 @@ class Pending:
             self._result = read_answer(self._call, self._ticket.result(), model=self._model)
             if self._keep is not None and self._result.finish_reason in ("stop", "length"):
                 cache, key = self._keep
-                cache.put(key, self._result, num_bytes=len(repr(key)) + len(repr(self._result)))
+                kept = deepcopy(self._result)  # a caller may change the data of the answer that was given
+                cache.put(key, kept, num_bytes=len(repr(key)) + len(repr(kept)))
         return self._result
 
     def cancel(self) -> None:
@@ -64,7 +66,7 @@ def start(call: Call, encoder: PromptEncoder, engine: Engine, results: ResultCac
     is_repeatable = call.prompt.kind == "label" or call.prompt.config.temperature == 0
     key = _result_key(call, model)
     if is_repeatable and (found := results.get(key)) is not None:
-        return Pending(call, model=model, result=replace(found, cached=True, timings=Timings()))
+        return Pending(call, model=model, result=replace(deepcopy(found), cached=True, timings=Timings()))
     (ticket,) = (
         engine.submit(build_score_request(call, encoder))
         if call.prompt.kind == "label"
@@ -150,6 +152,9 @@ class TaskStream:
         if self._is_taken:
             raise StreamConsumed("This stream was already read.", hint="call `result()` for the whole answer")
         self._is_taken = True
+        return self._read()
+
+    def _read(self) -> Iterator[TokenEvent]:
         try:
             for event in self._events:
                 self._seen.append(event)
@@ -166,6 +171,7 @@ class TaskStream:
 
         Raises:
             OutputParseError: a json task's output is not complete JSON.
+            AllInOneError: whatever ended the stream, if not a finish_reason.
         """
         self._is_taken = True
         self._seen.extend(self._events)

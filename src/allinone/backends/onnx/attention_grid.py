@@ -95,28 +95,25 @@ def attention_feeds(
         "key_rows": rows[:, :, :, 0] + heads + key_head,
         "value_rows": new_tokens * key_heads + key_head,
         "attended_rows": place[:, None] + head_place,
-        "mask": _mask(grid, placements),
+        "mask": _mask(grid, placements, repeat),
         "part_widths": np.array(widths),
         "prefix_query_shape": np.array((*shared, dim)),
         "prefix_score_shape": np.array((*own, grid.prefix_width)),
         "prefix_prob_shape": np.array((*shared, grid.prefix_width)),
         "query_shape": np.array((*own, dim)),
-        "past_prob_shape": np.array((*own, grid.past_width)),
-        "new_prob_shape": np.array((*own, steps)),
-        "score_shape": np.array((groups, key_heads, members, repeat, steps, sum(widths))),
     }
 
 
-def _mask(grid: AttentionGrid, placements: Sequence[Placement]) -> NDArray[np.float32]:
-    """Float32 (G, 1, M, 1, S, P + O + S): 0 where a token may look, -1e9 elsewhere."""
+def _mask(grid: AttentionGrid, placements: Sequence[Placement], repeat: int) -> NDArray[np.float32]:
+    """Float32 (G, 1, M, R * S, P + O + S): 0 where a token may look, -1e9 elsewhere; the same for all R."""
     prefix, past, steps = grid.prefix_width, grid.past_width, grid.num_steps
-    mask = np.full((grid.num_groups, 1, grid.num_members, 1, steps, prefix + past + steps), MASKED)
+    mask = np.full((grid.num_groups, 1, grid.num_members, repeat, steps, prefix + past + steps), MASKED)
     mask[..., prefix + past :] = np.triu(np.full((steps, steps), MASKED), 1)
     for one in placements:
-        rows = mask[one.group, 0, one.member, 0]
-        rows[:, : one.cache.num_prefix_tokens] = 0
-        rows[:, prefix : prefix + one.cache.num_own_tokens] = 0
-    return mask
+        rows = mask[one.group, 0, one.member]
+        rows[..., : one.cache.num_prefix_tokens] = 0
+        rows[..., prefix : prefix + one.cache.num_own_tokens] = 0
+    return mask.reshape(grid.num_groups, 1, grid.num_members, repeat * steps, -1)
 
 
 class RotaryTable:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId
+from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId, check_batch
 from allinone.backends.onnx.attention_grid import AttentionGrid, Placement, RotaryTable, attention_feeds
 from allinone.backends.onnx.kernels import detect_cpu, require_exact_int8
 from allinone.backends.onnx.kv_cache import (
@@ -33,11 +33,12 @@ from allinone.backends.onnx.kv_cache import (
     gather_block,
 )
 from allinone.backends.onnx.linear import ACTIVATION_ZERO
-from allinone.backends.onnx.manifest import GRAPH_FILE, Manifest, read_manifest
-from allinone.backends.onnx.mapped_rows import EmbeddingRows, HeadColumns
+from allinone.backends.onnx.manifest import EMBEDDINGS_FILE, GRAPH_FILE, Manifest, read_manifest
+from allinone.backends.onnx.outputs import WantedRows
 from allinone.backends.onnx.planning import Piece, cut_into_rounds, group_by_prefix, plan_calls
+from allinone.backends.onnx.row_files import HeadColumns, RowFile
 from allinone.backends.onnx.runner import GraphRunner
-from allinone.errors import ContextLengthExceeded, InvalidInput, RunError
+from allinone.errors import InvalidInput, RunError
 
 MAX_IDLE_SHARE = 0.25
 """A block is used in place while at most this share of its cells sits idle."""
@@ -54,16 +55,6 @@ class _Call:
     block: KVBlock | None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Wanted:
-    """Which packed tokens are wanted, and of those, which as what. Rows of `logits`, … index into `tokens`."""
-
-    tokens: list[int]
-    logits: list[int]
-    some_logits: list[int]
-    some_ids: tuple[int, ...]
-
-
 class OnnxBackend:
     """One compiled model behind the five methods of `Backend`. Not thread-safe."""
 
@@ -73,9 +64,9 @@ class OnnxBackend:
         config = self._config
         self._shape = CacheShape(num_layers=config.num_layers, num_heads=config.num_kv_heads, head_dim=config.head_dim)
         self._runner: GraphRunner | None = GraphRunner(folder / GRAPH_FILE, num_threads=num_threads)
-        self._embeddings = EmbeddingRows(folder, manifest)
+        self._embeddings = RowFile(folder / EMBEDDINGS_FILE, manifest)
         self._is_float = manifest.weight_type == "float32"
-        self._head = None if self._is_float else HeadColumns(folder, manifest, None)
+        self._head = None if self._is_float else HeadColumns(folder, manifest)
         self._rotary = RotaryTable(config)
         self._stack = PrefixStack(self._shape)
         self._scratch: list[LayerCache] = []
@@ -129,7 +120,8 @@ class OnnxBackend:
             ContextLengthExceeded: a sequence would grow too long. Nothing is changed then.
             InvalidInput: an unknown sequence, one given twice, no ids, or an id outside the vocabulary.
         """
-        caches = self._check(batch)
+        check_batch(batch, self.info, self.num_cached_tokens)
+        caches = [self._sequences[chunk.sequence] for chunk in batch]
         if not batch:
             return []
         outputs: list[list[FloatArray]] = [[] for _ in batch]
@@ -179,37 +171,21 @@ class OnnxBackend:
         for sequence in list(self._sequences):
             self.free(sequence)
         self._runner = None
+        self._embeddings.close()
+        if self._head is not None:
+            self._head.close()
 
     def _require(self, sequence: SequenceId) -> SequenceCache:
         if sequence not in self._sequences:
             raise InvalidInput(f"No sequence {sequence}: it was freed or never existed")
         return self._sequences[sequence]
 
-    def _check(self, batch: Sequence[Chunk]) -> list[SequenceCache]:
-        caches = [self._require(chunk.sequence) for chunk in batch]
-        if len({chunk.sequence for chunk in batch}) != len(batch):
-            raise InvalidInput("A sequence occurs twice in one batch")
-        vocab_size, limit = self._config.vocab_size, self._config.max_context_tokens
-        for chunk, cache in zip(batch, caches, strict=True):
-            ids = (*chunk.input_ids, *chunk.token_ids)
-            if not chunk.input_ids or min(ids) < 0 or max(ids) >= vocab_size:
-                raise InvalidInput(f"Sequence {chunk.sequence}: needs token ids between 0 and {vocab_size - 1}")
-            if chunk.wanted == "token_logits" and not chunk.token_ids:
-                raise InvalidInput(f"Sequence {chunk.sequence}: token_logits of no token_ids")
-            total = cache.num_tokens + len(chunk.input_ids)
-            if total > limit:
-                raise ContextLengthExceeded(
-                    f"{total} tokens are more than the {limit} of model {self._manifest.model}",
-                    hint="shorten the text or the history",
-                )
-        return caches
-
     def _run(self, pieces: Sequence[Piece], batch: Sequence[Chunk]) -> list[FloatArray | None]:
         """One call of the graph; outputs in the order of `pieces`."""
         if self._runner is None:
             raise RunError("The model was closed")
         call = self._place(pieces)
-        wanted = self._collect_wanted(pieces, batch)
+        wanted = WantedRows(pieces, batch, has_token_logits=not self._is_float)
         feeds = self._feeds(call, wanted)
         new_layers = self._make_room(call)
         results: dict[str, FloatArray] = {
@@ -217,12 +193,12 @@ class OnnxBackend:
             "logits": np.empty((len(feeds["logits_rows"]), self._config.vocab_size), np.float32),
         }
         if not self._is_float:
-            results["token_logits"] = np.empty((len(wanted.some_logits), len(wanted.some_ids)), np.float32)
+            results["token_logits"] = np.empty((len(wanted.token_logits_rows), len(wanted.token_ids)), np.float32)
         caches = {f"new_key.{i}": new.key for i, new in enumerate(new_layers)}
         caches |= {f"new_value.{i}": new.value for i, new in enumerate(new_layers)}
         self._runner.run(feeds, results | caches)
         self._append(call, new_layers)
-        return _pick_outputs(pieces, batch, wanted, results)
+        return wanted.pick(results)
 
     def _place(self, pieces: Sequence[Piece]) -> _Call:
         """Seats for the pieces; own pasts are moved side by side unless they already sit so."""
@@ -268,33 +244,12 @@ class OnnxBackend:
         self._scratch = layers if call.block is not None and grid.num_steps == 1 else []
         return layers
 
-    def _collect_wanted(self, pieces: Sequence[Piece], batch: Sequence[Chunk]) -> _Wanted:
-        wanted = _Wanted(tokens=[], logits=[], some_logits=[], some_ids=())
-        ids: dict[int, None] = {}
-        start = 0
-        for piece in pieces:
-            stop = start + len(piece.input_ids)
-            chunk = batch[piece.chunk]
-            kind = "last_logits" if self._is_float and chunk.wanted == "token_logits" else chunk.wanted
-            if kind == "all_logits" or (piece.is_last and kind != "nothing"):
-                first = start if kind == "all_logits" else stop - 1
-                rows = range(len(wanted.tokens), len(wanted.tokens) + stop - first)
-                wanted.tokens.extend(range(first, stop))
-                if kind == "token_logits":
-                    wanted.some_logits.extend(rows)
-                    ids |= dict.fromkeys(chunk.token_ids)
-                elif kind != "last_hidden":
-                    wanted.logits.extend(rows)
-            start = stop
-        wanted.some_ids = tuple(ids)
-        return wanted
-
-    def _feeds(self, call: _Call, wanted: _Wanted) -> dict[str, NDArray[Any]]:
+    def _feeds(self, call: _Call, wanted: WantedRows) -> dict[str, NDArray[Any]]:
         """Every input of the graph."""
         feeds = attention_feeds(self._config, call.grid, call.placements)
         input_ids = np.concatenate([np.asarray(piece.input_ids, np.int64) for piece in call.pieces])
         positions = np.concatenate([piece.cache.num_tokens + np.arange(len(piece.input_ids)) for piece in call.pieces])
-        tokens, logits_rows = wanted.tokens, wanted.logits
+        tokens, logits_rows = wanted.tokens, wanted.logits_rows
         if self._is_float:  # a float product of one row is summed in another order: never less than two rows
             input_ids, positions, feeds["attended_rows"] = (
                 _at_least_two(rows) for rows in (input_ids, positions, feeds["attended_rows"])
@@ -308,8 +263,9 @@ class OnnxBackend:
         feeds["wanted_attended_rows"] = feeds["attended_rows"][feeds["wanted"]]
         feeds["logits_rows"] = np.array(logits_rows, np.int64)
         if self._head is not None:
-            feeds["token_logits_rows"] = np.array(wanted.some_logits, np.int64)
-            feeds["token_weight"], feeds["token_scale"] = self._head.columns(wanted.some_ids)
+            feeds["token_logits_rows"] = np.array(wanted.token_logits_rows, np.int64)
+            for index, block in enumerate(self._head.blocks(wanted.token_ids)):
+                feeds[f"token_weight.{index}"], feeds[f"token_scale.{index}"] = block.weight, block.scale
             zeros = np.full(len(input_ids), ACTIVATION_ZERO, np.uint8)
             feeds["token_zeros"], feeds["wanted_zeros"] = zeros, zeros[: len(tokens)]
         prefix_layers = self._stack.layers(call.prefixes)
@@ -335,7 +291,7 @@ class OnnxBackend:
                     source = new.both[:, one.group, :, one.member, :count]
                     target.both[:, one.group, :, one.member, start : start + count] = source
         for one in call.placements:
-            one.cache.num_own_tokens += len(one.input_ids)
+            one.cache.grow(len(one.input_ids))
 
 
 def _block_in_place(pieces: Sequence[Piece]) -> KVBlock | None:
@@ -346,7 +302,7 @@ def _block_in_place(pieces: Sequence[Piece]) -> KVBlock | None:
     block, prefixes = first.block, {first.group: pieces[0].cache.prefix}
     for piece in pieces:
         cell = piece.cache.cell
-        if cell is None or cell.block is not block or cell.is_shared:
+        if cell is None or cell.block is not block or not cell.is_writable:
             return None
         if piece.cache.num_own_tokens + len(piece.input_ids) > block.capacity:
             return None
@@ -362,33 +318,3 @@ def _at_least_two(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _at_least_two_or_none(rows: list[int]) -> list[int]:
     return rows * 2 if len(rows) == 1 else rows
-
-
-def _pick_outputs(
-    pieces: Sequence[Piece], batch: Sequence[Chunk], wanted: _Wanted, results: dict[str, FloatArray]
-) -> list[FloatArray | None]:
-    """Hand out the computed rows, in the order they were collected."""
-    column_of = {token_id: column for column, token_id in enumerate(wanted.some_ids)}
-    next_wanted = next_logits = next_some = 0
-    outputs: list[FloatArray | None] = []
-    for piece in pieces:
-        chunk = batch[piece.chunk]
-        output: FloatArray | None = None
-        if chunk.wanted == "all_logits":
-            count = len(piece.input_ids)
-            output = results["logits"][next_logits : next_logits + count]
-            next_logits, next_wanted = next_logits + count, next_wanted + count
-        elif chunk.wanted != "nothing" and piece.is_last:
-            if chunk.wanted == "last_hidden":
-                output = results["hidden"][next_wanted]
-            elif chunk.wanted == "token_logits" and column_of:
-                output = results["token_logits"][next_some][[column_of[token_id] for token_id in chunk.token_ids]]
-                next_some += 1
-            else:
-                output = results["logits"][next_logits]
-                if chunk.wanted == "token_logits":
-                    output = output[list(chunk.token_ids)]
-                next_logits += 1
-            next_wanted += 1
-        outputs.append(output)
-    return outputs

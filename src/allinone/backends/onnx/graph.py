@@ -31,7 +31,6 @@ from allinone.backends.onnx.linear import (
     add_int8_product,
     add_linear,
     add_unscaled_product,
-    add_weight_zero,
 )
 from allinone.models.weights import ModelConfig
 
@@ -88,13 +87,10 @@ class DecoderGraph:
         declare("key_rows", np.int64, ["G", key_heads, "M", "S"])
         declare("value_rows", np.int64, ["G", key_heads, "M", "S"])
         declare("attended_rows", np.int64, ["T", heads])
-        declare("mask", np.float32, ["G", 1, "M", 1, "S", "A"])
+        declare("mask", np.float32, ["G", 1, "M", "RS", "A"])
         declare("part_widths", np.int64, [3])
         for name in ("prefix_query_shape", "prefix_score_shape", "prefix_prob_shape", "query_shape"):
             declare(name, np.int64, [5])
-        declare("past_prob_shape", np.int64, [5])
-        declare("new_prob_shape", np.int64, [5])
-        declare("score_shape", np.int64, [6])
         declare("wanted", np.int64, ["W"])
         declare("wanted_attended_rows", np.int64, ["W", heads])
         declare("wanted_zeros", np.uint8, ["W"])
@@ -119,8 +115,13 @@ class DecoderGraph:
         if self._branch:
             self._residual = builder.op("Add", self._residual, self._branch)
         scale = builder.constant(f"{name}.weight", weight)
-        attributes = {"axis": -1, "epsilon": self._config.rms_norm_eps, "stash_type": 1}
-        return builder.op("SimplifiedLayerNormalization", self._residual, scale, **attributes)
+        return self._normalize(self._residual, scale)
+
+    def _normalize(self, values: str, scale: str) -> str:
+        """RMSNorm over the last axis."""
+        epsilon = self._config.rms_norm_eps
+        kind = "SimplifiedLayerNormalization"
+        return self._builder.op(kind, values, scale, axis=-1, epsilon=epsilon, stash_type=1)
 
     def _attention(self, index: int, normed: Activation, weights: LayerWeights, *, rows: str) -> str:
         """Attention over prefix, own past and the new tokens; returns (T or W, H * D)."""
@@ -142,7 +143,6 @@ class DecoderGraph:
             _matmul(builder, query, key, transpose=True),
             axis=-1,
         )
-        scores = builder.op("Reshape", scores, "score_shape", allowzero=1)
         probs = builder.op("Softmax", builder.op("Add", scores, "mask"), axis=-1)
         prefix_probs, past_probs, new_probs = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
         prefix_probs = builder.op("Reshape", prefix_probs, "prefix_prob_shape", allowzero=1)
@@ -150,8 +150,8 @@ class DecoderGraph:
         attended = builder.op(
             "Sum",
             builder.op("Reshape", prefix_part, "query_shape", allowzero=1),
-            _matmul(builder, builder.op("Reshape", past_probs, "past_prob_shape", allowzero=1), f"past_value.{index}"),
-            _matmul(builder, builder.op("Reshape", new_probs, "new_prob_shape", allowzero=1), value),
+            _matmul(builder, past_probs, f"past_value.{index}"),
+            _matmul(builder, new_probs, value),
         )
         attended = builder.op("Gather", builder.op("Reshape", attended, by_head), rows)
         whole = builder.constant("heads_joined", [-1, self._config.num_heads * dim], np.int64)
@@ -170,10 +170,9 @@ class DecoderGraph:
             norms = (("q_norm", weights.q_norm, heads), ("k_norm", weights.k_norm, key_heads))
             for part, (name, weight, num_heads) in zip(parts, norms, strict=True):
                 by_token_and_head = builder.constant(f"{name}.shape", [-1, num_heads, dim], np.int64)
-                attributes = {"axis": -1, "epsilon": config.rms_norm_eps, "stash_type": 1}
                 heads_apart = builder.op("Reshape", part, by_token_and_head)
                 scale = builder.constant(f"{index}.{name}.weight", weight)
-                normed_parts.append(builder.op("SimplifiedLayerNormalization", heads_apart, scale, **attributes))
+                normed_parts.append(self._normalize(heads_apart, scale))
             joined = builder.op("Concat", *normed_parts, axis=1)
         one_batch = builder.constant("one_batch", [1, -1, (heads + key_heads) * dim], np.int64)
         joined = builder.op("Reshape", joined, one_batch)
@@ -222,12 +221,20 @@ class DecoderGraph:
         """
         builder = self._builder
         builder.input("token_logits_rows", np.int64, ["N"])
-        builder.input("token_weight", head.weight.dtype.type, [self._config.hidden_size, "C"])
-        builder.input("token_scale", np.float32, ["C"])
-        zero = add_weight_zero(builder, head)
-        selected = hidden.select("token_logits_rows")
-        product, factor = add_int8_product(selected, "token_weight", "token_scale", zero)
-        builder.op("Mul", product, factor, output="token_logits")
+        dtype = head.blocks[0].weight.dtype
+        sizes = [block.num_inputs for block in head.blocks]
+        operands = [
+            (
+                builder.input(f"token_weight.{index}", dtype.type, [size, "C"]),
+                builder.input(f"token_scale.{index}", np.float32, ["C"]),
+            )
+            for index, size in enumerate(sizes)
+        ]
+        product, factor = add_int8_product(hidden.select("token_logits_rows"), sizes, operands, dtype)
+        if factor is None:
+            builder.op("Identity", product, output="token_logits")
+        else:
+            builder.op("Mul", product, factor, output="token_logits")
         builder.output("token_logits", np.float32, ["N", "C"])
 
 

@@ -64,10 +64,11 @@ class LayerCache(NamedTuple):
 class KVBlock:
     """Own past of a grid of `num_groups` x `num_members` cells."""
 
-    __slots__ = ("capacity", "layers", "num_groups", "num_members", "users")
+    __slots__ = ("capacity", "is_frozen", "layers", "num_groups", "num_members", "users")
 
-    def __init__(self, layers: list[LayerCache]) -> None:
-        self.layers = layers
+    def __init__(self, layers: list[LayerCache], *, is_frozen: bool = False) -> None:
+        """Use the arrays of `layers`; those of a frozen block belong to a prefix and are never written."""
+        self.layers, self.is_frozen = layers, is_frozen
         _, self.num_groups, _, self.num_members, self.capacity, _ = layers[0].both.shape
         self.users: dict[tuple[int, int], int] = {}
 
@@ -107,9 +108,9 @@ class Cell:
             del self.block.users[key]
 
     @property
-    def is_shared(self) -> bool:
-        """Whether another sequence reads this cell too."""
-        return self.block.users[self.group, self.member] > 1
+    def is_writable(self) -> bool:
+        """Whether nobody else reads this cell."""
+        return not self.block.is_frozen and self.block.users[self.group, self.member] == 1
 
     def read(self, layer: int, num_tokens: int) -> FloatArray:
         """View (2, key heads, num_tokens, head_dim)."""
@@ -133,8 +134,9 @@ class Prefix:
     def freeze(cls, cell: Cell, num_tokens: int) -> Prefix:
         """The first tokens of a cell; without a copy when the cell has its block, exactly wide enough, to itself."""
         block, width = cell.block, round_up(num_tokens)
-        if block.num_cells == 1 and block.capacity == width and not cell.is_shared:
-            return cls(block.layers, num_tokens)
+        if block.num_cells == 1 and block.capacity == width:
+            block.is_frozen = True
+            return cls(list(block.layers), num_tokens)
         layers: list[LayerCache] = []
         for layer, whole in enumerate(block.layers):
             frozen = np.zeros((2, 1, whole.both.shape[2], 1, width, whole.both.shape[5]), np.float32)
@@ -145,32 +147,34 @@ class Prefix:
 
 @dataclass(slots=True, eq=False)
 class SequenceCache:
-    """What one sequence holds: the first `num_prefix_tokens` of a frozen prefix, then `num_own_tokens` of its own."""
+    """What one sequence holds: the first `num_prefix_tokens` of a frozen prefix, then `num_own_tokens` of its own.
+
+    `frozen` is the own past of a sequence without a prefix once that was forked: its forks share it as their prefix,
+    while the sequence itself goes on as if it had never been forked.
+    """
 
     prefix: Prefix | None = None
     num_prefix_tokens: int = 0
     cell: Cell | None = None
     num_own_tokens: int = 0
+    frozen: Prefix | None = None
 
     @property
     def num_tokens(self) -> int:
         """All tokens held."""
         return self.num_prefix_tokens + self.num_own_tokens
 
-    def freeze_own(self) -> None:
-        """Turn the own past of a sequence without a prefix into a shareable prefix."""
-        if self.cell is None:
-            return
-        self.set_prefix(Prefix.freeze(self.cell, self.num_own_tokens), self.num_own_tokens)
-        self.drop_own()
-
-    def set_prefix(self, prefix: Prefix | None, num_tokens: int) -> None:
-        """Use a prefix, or none."""
-        if prefix is not None:
-            prefix.num_users += 1
-        if self.prefix is not None:
-            self.prefix.num_users -= 1
-        self.prefix, self.num_prefix_tokens = prefix, num_tokens
+    def fork(self) -> SequenceCache:
+        """Another sequence with the same content. Both read the same memory until one of them writes."""
+        fork = SequenceCache()
+        if self.prefix is None and self.cell is not None:
+            fork._set_prefix(self._freeze(self.cell), self.num_own_tokens)
+        else:
+            fork._set_prefix(self.prefix, self.num_prefix_tokens)
+            if self.cell is not None:
+                fork.set_cell(self.cell)
+                fork.num_own_tokens = self.num_own_tokens
+        return fork
 
     def set_cell(self, cell: Cell) -> None:
         """Move the own past to another cell."""
@@ -179,36 +183,56 @@ class SequenceCache:
             self.cell.release()
         self.cell = cell
 
-    def drop_own(self) -> None:
-        """Forget the own past."""
-        if self.cell is not None:
-            self.cell.release()
-        self.cell, self.num_own_tokens = None, 0
-
-    def fork(self) -> SequenceCache:
-        """Another sequence with the same content. Both read the same memory until one of them writes."""
-        if self.prefix is None:
-            self.freeze_own()
-        fork = SequenceCache(num_own_tokens=self.num_own_tokens)
-        fork.set_prefix(self.prefix, self.num_prefix_tokens)
-        if self.cell is not None:
-            fork.set_cell(self.cell)
-        return fork
+    def grow(self, num_tokens: int) -> None:
+        """New tokens were written after the own past."""
+        self.num_own_tokens += num_tokens
+        self._set_frozen(None)
 
     def trim(self, num_tokens: int) -> None:
         """Keep only the first `num_tokens`."""
-        if num_tokens <= self.num_prefix_tokens:
-            self.drop_own()
-            self.num_prefix_tokens = num_tokens
-            if num_tokens == 0:
-                self.set_prefix(None, 0)
-        else:
+        if num_tokens > self.num_prefix_tokens:
             self.num_own_tokens = num_tokens - self.num_prefix_tokens
+            return
+        self._drop_own()
+        self.num_prefix_tokens = num_tokens
+        if num_tokens == 0:
+            self._set_prefix(None, 0)
 
     def free(self) -> None:
         """Give everything back."""
-        self.drop_own()
-        self.set_prefix(None, 0)
+        self._drop_own()
+        self._set_prefix(None, 0)
+
+    def _freeze(self, cell: Cell) -> Prefix:
+        """The own past as a prefix: made once, and the sequence reads the same memory."""
+        if self.frozen is None:
+            prefix = Prefix.freeze(cell, self.num_own_tokens)
+            self._set_frozen(prefix)
+            if not cell.block.is_frozen:
+                self.set_cell(Cell(KVBlock(prefix.layers, is_frozen=True), 0, 0))
+            return prefix
+        return self.frozen
+
+    def _set_frozen(self, prefix: Prefix | None) -> None:
+        _count_users(self.frozen, prefix)
+        self.frozen = prefix
+
+    def _set_prefix(self, prefix: Prefix | None, num_tokens: int) -> None:
+        _count_users(self.prefix, prefix)
+        self.prefix, self.num_prefix_tokens = prefix, num_tokens
+
+    def _drop_own(self) -> None:
+        if self.cell is not None:
+            self.cell.release()
+        self.cell, self.num_own_tokens = None, 0
+        self._set_frozen(None)
+
+
+def _count_users(old: Prefix | None, new: Prefix | None) -> None:
+    if new is not None:
+        new.num_users += 1
+    if old is not None:
+        old.num_users -= 1
 
 
 def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None]], num_new_tokens: int) -> KVBlock:
@@ -219,7 +243,9 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
     """
     sequences = [(g, m, one) for g, row in enumerate(grid) for m, one in enumerate(row) if one is not None]
     leaving = Counter(one.cell.block for _, _, one in sequences if one.cell is not None)
-    retiring = [old for old, num_leaving in leaving.items() if sum(old.users.values()) == num_leaving]
+    retiring = [
+        old for old, num_leaving in leaving.items() if not old.is_frozen and sum(old.users.values()) == num_leaving
+    ]
     longest = max(one.num_own_tokens for _, _, one in sequences)
     capacity = round_up(longest + num_new_tokens + 2 * math.isqrt(longest))
     block = KVBlock.zeros(shape, len(grid), len(grid[0]), capacity)

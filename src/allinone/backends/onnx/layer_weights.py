@@ -5,15 +5,18 @@ Owns which Hugging Face tensors make up a layer. Above: `compile.py`; below: `qu
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allinone.backends.onnx.graph import LayerWeights
+from allinone.backends.onnx.linear import FloatLinear, Int8Block, Int8Linear, Linear
 from allinone.backends.onnx.quantize import WeightType, make_linear
-from allinone.models.weights import ModelConfig, WeightSource
+from allinone.models.weights import WeightSource
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -76,22 +79,59 @@ def load_layer(source: WeightSource, index: int) -> FloatLayer:
     )
 
 
-def load_head_rows(source: WeightSource, config: ModelConfig) -> FloatArray:
-    """Rows of the language-model head (vocab_size, hidden_size); the embedding's when they are tied."""
-    return source.load("model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight")
+_LINEARS = ("qk", "v", "o", "gate", "up", "down")
+_VECTORS = ("input_norm", "post_norm", "q_norm", "k_norm")
 
 
-def quantize_layer(layer: FloatLayer, weight_type: WeightType) -> LayerWeights:
-    """The layer in the form the graph multiplies with."""
-    return LayerWeights(
-        input_norm=layer.input_norm,
-        qk=make_linear(layer.qk, layer.qk_bias, weight_type),
-        v=make_linear(layer.v, layer.v_bias, weight_type),
-        q_norm=layer.q_norm,
-        k_norm=layer.k_norm,
-        o=make_linear(layer.o, None, weight_type),
-        post_norm=layer.post_norm,
-        gate=make_linear(layer.gate, None, weight_type),
-        up=make_linear(layer.up, None, weight_type),
-        down=make_linear(layer.down, None, weight_type),
-    )
+def quantize_layer(layer: FloatLayer, weight_type: WeightType, in_blocks: Collection[str] = ()) -> LayerWeights:
+    """The layer in the form the graph multiplies with; matrices named in `in_blocks` get finer blocks."""
+
+    def make(name: str) -> Linear:
+        rows, bias = getattr(layer, name), getattr(layer, f"{name}_bias", None)
+        return make_linear(rows, bias, weight_type, in_blocks=name in in_blocks)
+
+    with ThreadPoolExecutor() as pool:  # numpy releases the lock, so the six matrices share the cores
+        made = dict(zip(_LINEARS, pool.map(make, _LINEARS), strict=True))
+    return LayerWeights(**made, **{name: getattr(layer, name) for name in _VECTORS})
+
+
+def layer_to_arrays(weights: LayerWeights, index: int) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Matrices and vectors of a layer by the names that the graph gives them; `layer_from_arrays` is the inverse."""
+    matrices: dict[str, NDArray[Any]] = {}
+    vectors: dict[str, NDArray[Any]] = {}
+    for name in _VECTORS:
+        if (values := getattr(weights, name)) is not None:
+            vectors[f"{index}.{name}"] = values
+    for name in _LINEARS:
+        linear_matrices, linear_vectors = linear_to_arrays(getattr(weights, name), f"{index}.{name}")
+        matrices |= linear_matrices
+        vectors |= linear_vectors
+    return matrices, vectors
+
+
+def layer_from_arrays(arrays: Mapping[str, NDArray[Any]], index: int) -> LayerWeights:
+    """The layer whose arrays these are."""
+    vectors = {name: arrays.get(f"{index}.{name}") for name in _VECTORS}
+    linears = {name: linear_from_arrays(arrays, f"{index}.{name}") for name in _LINEARS}
+    return LayerWeights(**linears, **vectors)  # pyright: ignore[reportArgumentType] - norms are always there
+
+
+def linear_to_arrays(linear: Linear, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Matrices and vectors of one linear layer."""
+    vectors: dict[str, NDArray[Any]] = {} if linear.bias is None else {f"{name}.bias": linear.bias}
+    if isinstance(linear, FloatLinear):
+        return {f"{name}.weight": linear.weight}, vectors
+    blocks = list(enumerate(linear.blocks))
+    vectors |= {f"{name}.{index}.scale": block.scale for index, block in blocks}
+    return {f"{name}.{index}.weight": block.weight for index, block in blocks}, vectors
+
+
+def linear_from_arrays(arrays: Mapping[str, NDArray[Any]], name: str) -> Linear:
+    """The linear layer whose arrays these are."""
+    bias = arrays.get(f"{name}.bias")
+    if f"{name}.weight" in arrays:
+        return FloatLinear(weight=arrays[f"{name}.weight"], bias=bias)
+    blocks: list[Int8Block] = []
+    while (weight := arrays.get(f"{name}.{len(blocks)}.weight")) is not None:
+        blocks.append(Int8Block(weight=weight, scale=arrays[f"{name}.{len(blocks)}.scale"]))
+    return Int8Linear(blocks=tuple(blocks), bias=bias)

@@ -6,8 +6,9 @@ makes the matrices, `graph.py` says which layer reads what.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,25 @@ class FloatLinear:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Int8Linear:
-    """`weight` int8, or uint8 with zero point 128, (inputs, outputs); `scale` float32 (outputs,); `bias` or None."""
+class Int8Block:
+    """Some inputs of a matrix: `weight` int8, or uint8 with zero point 128, (inputs, outputs); `scale` (outputs,)."""
 
-    weight: NDArray[np.int8] | NDArray[np.uint8]
+    weight: NDArray[Any]
     scale: NDArray[np.float32]
+
+    @property
+    def num_inputs(self) -> int:
+        """Rows of `weight`."""
+        return self.weight.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Linear:
+    """One block for all inputs; or several, each with scales of its own on weights *and* activations, where one scale
+    for the whole row would lose too much. `bias` float32 (outputs,) or None.
+    """
+
+    blocks: tuple[Int8Block, ...]
     bias: NDArray[np.float32] | None = None
 
 
@@ -51,6 +66,7 @@ class Activation:
     def __init__(self, builder: GraphBuilder, values: str, zeros: str, *, factor: str | None = None) -> None:
         self.builder, self.values, self._zeros, self._factor = builder, values, zeros, factor
         self._quantized: tuple[str, str] | None = None
+        self._parts: dict[tuple[int, ...], list[Activation]] = {}
 
     def quantized(self) -> tuple[str, str]:
         """uint8 (tokens, inputs) and float32 scale (tokens, 1)."""
@@ -64,6 +80,18 @@ class Activation:
             self._quantized = integers, builder.op("Mul", scale, self._factor) if self._factor else scale
         return self._quantized
 
+    def split(self, sizes: Sequence[int]) -> list[Activation]:
+        """Blocks of inputs, each quantised with a scale of its own."""
+        key = tuple(sizes)
+        if len(key) == 1:
+            return [self]
+        if key not in self._parts:
+            builder = self.builder
+            names = builder.constant(f"sizes_{'_'.join(map(str, key))}", key, np.int64)
+            parts = builder.ops("Split", self.values, names, outputs=len(key), axis=-1)
+            self._parts[key] = [Activation(builder, part, self._zeros, factor=self._factor) for part in parts]
+        return self._parts[key]
+
     def select(self, rows: str) -> SelectedActivation:
         """Some rows of it, possibly none."""
         return SelectedActivation(self, rows)
@@ -75,6 +103,10 @@ class SelectedActivation(Activation):
     def __init__(self, whole: Activation, rows: str) -> None:
         self._whole, self._rows, self.builder = whole, rows, whole.builder
         self._picked: dict[str, str] = {}
+
+    def split(self, sizes: Sequence[int]) -> list[Activation]:
+        """The same rows of each block."""
+        return [SelectedActivation(part, self._rows) for part in self._whole.split(sizes)]
 
     @property
     def values(self) -> str:
@@ -109,25 +141,39 @@ def add_unscaled_product(x: Activation, linear: Linear, name: str) -> tuple[str,
         Name of the product (tokens, outputs), and of the factor (tokens, 1) it lacks; None if it lacks none.
     """
     builder = x.builder
-    weight = builder.matrix(f"{name}.weight", linear.weight)
     if isinstance(linear, FloatLinear):
-        return builder.op("MatMul", x.values, weight), None
-    scale, zero = builder.constant(f"{name}.scale", linear.scale), add_weight_zero(builder, linear)
-    return add_int8_product(x, weight, scale, zero)
+        return builder.op("MatMul", x.values, builder.matrix(f"{name}.weight", linear.weight)), None
+    operands = [
+        (builder.matrix(f"{name}.{index}.weight", block.weight), builder.constant(f"{name}.{index}.scale", block.scale))
+        for index, block in enumerate(linear.blocks)
+    ]
+    return add_int8_product(x, [block.num_inputs for block in linear.blocks], operands, linear.blocks[0].weight.dtype)
 
 
-def add_weight_zero(builder: GraphBuilder, linear: Int8Linear) -> str:
-    """The zero point of a weight matrix: 0 for signed weights, 128 for unsigned ones."""
-    if linear.weight.dtype == np.int8:
-        return builder.constant("signed_zero", 0, np.int8)
-    return builder.constant("unsigned_zero", ACTIVATION_ZERO, np.uint8)
+def add_int8_product(
+    x: Activation, sizes: Sequence[int], operands: Sequence[tuple[str, str]], dtype: np.dtype[Any]
+) -> tuple[str, str | None]:
+    """Write exact integer products over blocks of inputs, scaled per output, and their sum.
 
+    Args:
+        x: activations (tokens, inputs).
+        sizes: inputs of each block.
+        operands: names of weight (inputs of the block, outputs) and scale (outputs,) of each block.
+        dtype: of the weights; uint8 ones have zero point 128.
 
-def add_int8_product(x: Activation, weight: str, scale: str, weight_zero: str) -> tuple[str, str]:
-    """Write an exact integer product, scaled per output; returns it and the scale (tokens, 1) it lacks."""
+    Returns:
+        As `add_unscaled_product`: several blocks have several scales per token, so their sum lacks none.
+    """
     builder = x.builder
-    integers, token_scale = x.quantized()
-    one = builder.constant("one", 1.0)
+    is_signed = dtype == np.int8
+    weight_zero = builder.constant(*("signed_zero", 0, np.int8) if is_signed else ("unsigned_zero", 128, np.uint8))
     activation_zero = builder.constant("activation_zero", ACTIVATION_ZERO, np.uint8)
-    operands = (integers, weight, one, scale, activation_zero, weight_zero)
-    return builder.op("MatMulIntegerToFloat", *operands, domain=MICROSOFT), token_scale
+    one = builder.constant("one", 1.0)
+    products: list[tuple[str, str]] = []
+    for block, (weight, scale) in zip(x.split(sizes), operands, strict=True):
+        integers, token_scale = block.quantized()
+        inputs = (integers, weight, one, scale, activation_zero, weight_zero)
+        products.append((builder.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT), token_scale))
+    if len(products) == 1:
+        return products[0]
+    return builder.op("Sum", *(builder.op("Mul", product, scale) for product, scale in products)), None

@@ -95,7 +95,10 @@ class AgreementReport(_Record):
 
 
 class Manifest(_Record):
-    """The whole of `manifest.json`."""
+    """The whole of `manifest.json`.
+
+    `head_smoothing`: what the head's input channels were multiplied by before quantisation; empty for nothing.
+    """
 
     format_version: int = FORMAT_VERSION
     model: str
@@ -108,6 +111,8 @@ class Manifest(_Record):
     shape: ModelShape
     layers: tuple[LayerReport, ...] = ()
     agreement: AgreementReport | None = None
+    head_smoothing: tuple[float, ...] = ()
+    is_head_in_blocks: bool = False
     onnxruntime_version: str
 
 

@@ -14,7 +14,7 @@ from allinone.backends.onnx.planning import Piece
 _Output = Literal["logits", "token_logits", "hidden"]
 _READ_FROM: dict[Wanted, _Output] = {
     "last_logits": "logits",
-    "all_logits": "logits",
+    "tail_logits": "logits",
     "token_logits": "token_logits",
     "last_hidden": "hidden",
 }
@@ -40,14 +40,14 @@ class WantedRows:
         start = 0
         for piece in pieces:
             stop, chunk = start + len(piece.input_ids), batch[piece.chunk]
-            if chunk.wanted == "all_logits" or (piece.is_last and chunk.wanted != "nothing"):
+            num_rows = min(chunk.num_rows - piece.num_left, len(piece.input_ids))
+            if chunk.wanted != "nothing" and num_rows > 0:
                 output = _READ_FROM[chunk.wanted]
                 if output == "token_logits" and not has_token_logits:
                     output = "logits"
                 elif output == "token_logits":
                     ids |= dict.fromkeys(chunk.token_ids)
-                first = start if chunk.wanted == "all_logits" else stop - 1
-                self._answers.append((chunk, output, self._add_rows(output, range(first, stop))))
+                self._answers.append((chunk, output, self._add_rows(output, range(stop - num_rows, stop))))
             else:
                 self._answers.append(None)
             start = stop
@@ -76,5 +76,5 @@ class WantedRows:
             if chunk.wanted == "token_logits":
                 picked = chunk.token_ids if output == "logits" else [column_of[one] for one in chunk.token_ids]
                 found = found[:, list(picked)]
-            answers.append(found if chunk.wanted == "all_logits" else found[0])
+            answers.append(found if chunk.wanted == "tail_logits" else found[0])
         return answers

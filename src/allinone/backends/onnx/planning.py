@@ -27,12 +27,17 @@ MAX_MOVED_TOKENS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A part of one chunk that is computed in one call. `chunk` is the chunk's place in the batch."""
+    """A part of one chunk that is computed in one call.
+
+    Attributes:
+        chunk: the chunk's place in the batch.
+        num_left: how many ids of the chunk come after this piece.
+    """
 
     chunk: int
     cache: SequenceCache
     input_ids: Sequence[int]
-    is_last: bool
+    num_left: int
 
     @property
     def is_step(self) -> bool:
@@ -47,7 +52,7 @@ def cut_into_rounds(chunks: Sequence[tuple[SequenceCache, Sequence[int]]]) -> It
     while start < longest:
         stop = start + MAX_PIECE_TOKENS
         yield [
-            Piece(chunk=index, cache=cache, input_ids=ids[start:stop], is_last=stop >= len(ids))
+            Piece(chunk=index, cache=cache, input_ids=ids[start:stop], num_left=max(0, len(ids) - stop))
             for index, (cache, ids) in enumerate(chunks)
             if start < len(ids)
         ]

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allinone.backends.onnx.linear import FloatLinear, Int8Linear, Linear
+from allinone.backends.onnx.linear import FloatLinear, Int8Block, Int8Linear, Linear
 
 FloatArray: TypeAlias = NDArray[np.float32]
 WeightType: TypeAlias = Literal["int8", "uint8", "float32"]
@@ -18,6 +18,8 @@ WeightType: TypeAlias = Literal["int8", "uint8", "float32"]
 
 WEIGHT_LIMIT = 127
 UNSIGNED_ZERO = 128
+MAX_BLOCKS = 8
+BLOCK_MULTIPLE = 16
 
 
 def quantize_rows(rows: FloatArray, weight_type: Literal["int8", "uint8"]) -> tuple[NDArray[np.integer], FloatArray]:
@@ -43,9 +45,68 @@ def to_unsigned(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
     return (integers.view(np.uint8)) ^ np.uint8(UNSIGNED_ZERO)
 
 
-def make_linear(rows: FloatArray, bias: FloatArray | None, weight_type: WeightType) -> Linear:
+def block_sizes(num_inputs: int, *, in_blocks: bool) -> list[int]:
+    """How the inputs of a matrix are divided: not at all, or into at most 8 blocks of a multiple of 16 inputs."""
+    if not in_blocks:
+        return [num_inputs]
+    size = -(-num_inputs // (MAX_BLOCKS * BLOCK_MULTIPLE)) * BLOCK_MULTIPLE
+    return [min(size, num_inputs - start) for start in range(0, num_inputs, size)]
+
+
+def make_linear(
+    rows: FloatArray, bias: FloatArray | None, weight_type: WeightType, *, in_blocks: bool = False
+) -> Linear:
     """A matrix (outputs, inputs), as PyTorch keeps it, in the form and orientation that the graph multiplies with."""
     if weight_type == "float32":
         return FloatLinear(weight=np.ascontiguousarray(rows.T), bias=bias)
-    integers, scale = quantize_rows(rows, weight_type)
-    return Int8Linear(weight=np.ascontiguousarray(integers.T), scale=scale, bias=bias)
+    blocks: list[Int8Block] = []
+    start = 0
+    for size in block_sizes(rows.shape[1], in_blocks=in_blocks):
+        integers, scale = quantize_rows(rows[:, start : start + size], weight_type)
+        blocks.append(Int8Block(weight=np.ascontiguousarray(integers.T), scale=scale))
+        start += size
+    return Int8Linear(blocks=tuple(blocks), bias=bias)
+
+
+def smoothing_scales(activation_peaks: FloatArray, weight_peaks: FloatArray, strength: float) -> FloatArray:
+    """What to divide each input channel of the activations by, and multiply the weights with.
+
+    Args:
+        activation_peaks: largest magnitude of each input channel, float32 (inputs,).
+        weight_peaks: the same of the weights that read it.
+        strength: 0 leaves all range to the activations, 1 moves all of it into the weights.
+
+    Returns:
+        float32 (inputs,), geometric mean 1; 1 where a channel is never used.
+
+    Source: Xiao et al., SmoothQuant, 2022.
+    """
+    used = (activation_peaks > 0) & (weight_peaks > 0)
+    if not used.any():
+        return np.ones_like(activation_peaks)
+    logs = strength * np.log(activation_peaks[used]) - (1 - strength) * np.log(weight_peaks[used])
+    scales = np.ones_like(activation_peaks)
+    scales[used] = np.exp(logs - logs.mean())
+    return scales
+
+
+def output_error(inputs: FloatArray, rows: FloatArray, *, in_blocks: bool = False) -> float:
+    """What quantisation costs one matrix: relative error (Frobenius) of its output on these inputs.
+
+    Args:
+        inputs: float32 (tokens, inputs).
+        rows: float32 (outputs, inputs).
+        in_blocks: scales per block of inputs instead of one per token and row.
+    """
+    exact = inputs @ rows.T
+    approximate = np.zeros_like(exact)
+    start = 0
+    for size in block_sizes(rows.shape[1], in_blocks=in_blocks):
+        part = slice(start, start + size)
+        integers, scale = quantize_rows(rows[:, part], "int8")
+        activations, token_scale = quantize_rows(inputs[:, part], "int8")
+        product = activations.astype(np.float32) @ integers.astype(np.float32).T
+        approximate += product * token_scale[:, None] * scale
+        start += size
+    norm = float(np.linalg.norm(exact))
+    return float(np.linalg.norm(exact - approximate)) / norm if norm else 0.0

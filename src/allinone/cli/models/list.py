@@ -31,7 +31,7 @@ def list_(json: JsonOption = False) -> None:
         (
             model["name"],
             model["kind"] or "",
-            f"{model['num_parameters']} M" if model["num_parameters"] else "",
+            f"{model['num_parameters'] / 1e6:.0f} M" if model["num_parameters"] else "",
             f"{model['download_mb']:,} MB" if model["download_mb"] else "",
             model["state"],
             model["licence"] or "not stated",
