@@ -37,6 +37,9 @@ fix: $(STAMP)dev ## format, and fix what the linter can fix
 docs: $(STAMP)dev ## write docs/cli.md, docs/errors.md and docs/tasks.md again
 	$(BIN)/python scripts/generate_docs.py
 
+bench: $(STAMP)transformers ## this product against transformers FP32 on a model of the Qwen1.5-0.5B shape
+	$(BIN)/python benchmarks/articles_way.py $(ARGS)
+
 clean: ## remove .venv and everything that tools left behind
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from allinone.backends.base import Backend
 from allinone.config import Settings
-from allinone.errors import ConfigError, UsageError
+from allinone.errors import ConfigError, UsageError, did_you_mean
 from allinone.models.chat_template import ChatTemplate
 from allinone.models.locate import ModelLocation, locate_model
 from allinone.models.tokenizer import BpeTokenizer, Tokenizer
@@ -70,8 +70,17 @@ def load_model(
         on_progress: (step, done, total) while the model is imported.
 
     Raises:
-        ConfigError: unknown backend. UnknownModel, WeightsNotFound, WeightsMismatch, TokenizerMismatch, StoreError.
+        ConfigError: an unknown backend, quantization or dtype, or no threads. UnknownModel, WeightsNotFound, WeightsMismatch, TokenizerMismatch, StoreError.
     """
+    for name, value, known in (
+        ("backend", backend, BACKENDS),
+        ("quantization", quantization, ("int8", "float32")),
+        ("dtype", dtype, ("float32", "bfloat16")),
+    ):
+        if value not in known:
+            raise ConfigError(f"Unknown {name} {value!r}. {did_you_mean(value, known)}")
+    if num_threads is not None and num_threads < 1:
+        raise ConfigError(f"{num_threads} threads are not possible.", hint="Give at least 1, or None for all cores.")
     if backend == "fake":
         return _load_fake()
     settings = Settings.from_env()
@@ -79,18 +88,18 @@ def load_model(
     num_threads = num_threads if num_threads is not None else settings.threads
     if backend == "onnx":
         return _load_onnx(location, num_threads, quantization, on_progress)
-    if backend == "transformers":
-        return _load_transformers(location, num_threads, dtype, compile)
-    raise ConfigError(f"Unknown backend {backend!r}. Known: {', '.join(BACKENDS)}")
+    return _load_transformers(location, num_threads, dtype, compile)
 
 
 def compiled_folder(location: ModelLocation, quantization: str) -> Path:
-    """Where the compiled form of a located model is, or will be."""
+    """Where the compiled form of a located model is, or will be: one for each format, so an upgrade compiles anew."""
     if location.kind == "compiled":
         return location.path
     from allinone.backends.onnx.kernels import weight_signedness
+    from allinone.backends.onnx.manifest import FORMAT_VERSION
 
-    return Settings.from_env().compiled_dir / f"{location.cache_key}-{quantization}-{weight_signedness()}"
+    name = f"{location.cache_key}-{quantization}-{weight_signedness()}-v{FORMAT_VERSION}"
+    return Settings.from_env().compiled_dir / name
 
 
 def import_model(

@@ -59,7 +59,9 @@ def test_float_graph_equals_transformers_on_every_variant(variant: str, tmp_path
     backend = OnnxBackend.load(compiled(tmp_path, source.config, "float32", seed=1), num_threads=2)
 
     whole = backend.fork()
-    (at_once,) = backend.extend([Chunk(sequence=whole, input_ids=ids.tolist(), wanted="tail_logits", num_rows=len(ids))])
+    (at_once,) = backend.extend(
+        [Chunk(sequence=whole, input_ids=ids.tolist(), wanted="tail_logits", num_rows=len(ids))]
+    )
     assert at_once is not None
     assert float(np.abs(at_once - expected).max()) < 1e-3
 
@@ -87,7 +89,9 @@ def test_int8_graph_stays_near_transformers(variant: str, tmp_path: Path) -> Non
     with torch.no_grad():
         expected = model(torch.from_numpy(ids)[None]).logits[0].numpy()
     backend = OnnxBackend.load(compiled(tmp_path, source.config, seed=3), num_threads=2)
-    (logits,) = backend.extend([Chunk(sequence=backend.fork(), input_ids=ids.tolist(), wanted="tail_logits", num_rows=len(ids))])
+    (logits,) = backend.extend(
+        [Chunk(sequence=backend.fork(), input_ids=ids.tolist(), wanted="tail_logits", num_rows=len(ids))]
+    )
     assert logits is not None
     cosine = (logits * expected).sum(1) / np.linalg.norm(logits, axis=1) / np.linalg.norm(expected, axis=1)
     assert float(cosine.min()) > 0.99

@@ -87,6 +87,20 @@ def test_map_is_bit_equal_to_single_runs(ai: AllInOne) -> None:
     assert batched == [ask(ai, ("sentiment", text)) for text in texts]
 
 
+def test_label_of_two_ids_costs_no_second_step(ai: AllInOne) -> None:
+    """One longer label among short ones rides along with the input: one step each, and batched = single bit for bit."""
+    words = ["天气", "餐厅", "音乐", "电影", "新闻", "闹钟", "订票", "支付", "导航"]
+    num_ids = {word: len(ai.model.tokenizer.tokenize(word, control=False)) for word in words}
+    labels = [word for word in words if num_ids[word] == 1][:2] + [word for word in words if num_ids[word] == 2][:1]
+    assert len(labels) == 3
+    texts = ["明天会下雨吗", "附近有什么好吃的", "七点叫我起床", "今天的实验终于成功了，晚上一起去吃饭吧"]
+    ai.run("intent", "prefix", labels=labels)
+    before = ai.stats().num_steps
+    alone = [comparable(ai.run("intent", text, labels=labels)) for text in texts]
+    assert ai.stats().num_steps == before + len(texts)
+    assert [comparable(result) for result in ai.map("intent", texts, labels=labels)] == alone
+
+
 def test_mixed_tasks_in_flight_are_bit_equal_to_single_runs(ai: AllInOne) -> None:
     """Different prefixes and kinds in one step."""
     from concurrent.futures import ThreadPoolExecutor

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from allinone.cli.chat import COMMANDS, WORDS, Chat, mood_line
+from allinone.errors import UnknownTask
 from allinone.runtime import AllInOne
 from allinone.types import Result
 
@@ -146,6 +148,22 @@ def test_conversation_is_kept_between_lines() -> None:
         chat.handle("hello")
         assert len(chat.conversation.turns) == 2
         assert chat.conversation.num_tokens > num_tokens
+
+
+def test_task_files_written_meanwhile_are_used(tmp_path: Path) -> None:
+    """A new task can be switched to at once; /reset begins a conversation by the chat's file as it is now."""
+    with AllInOne.load(backend="fake", tasks=[tmp_path]) as ai:
+        chat = Chat(ai=ai, words=WORDS["en"], language="en", conversation=ai.conversation())
+        builtin = chat.conversation.chat
+        (tmp_path / "mine.prompt").write_text(ai.tasks.get("sentiment").text)
+        chat.handle("/task mine")
+        assert chat.task == "mine"
+        (tmp_path / f"{builtin.full_name}.prompt").write_text(builtin.text.replace("description:", "description: my"))
+        chat.handle("/reset")
+        assert chat.conversation.chat.version != builtin.version
+        (tmp_path / "mine.prompt").unlink()
+        with pytest.raises(UnknownTask):
+            chat.handle("hello")
 
 
 def test_mood_line_without_an_emoji() -> None:

@@ -187,3 +187,18 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
     with closing(open_source(str(path))) as source:
         next(read_entries(source))
         assert source.num_bytes_read == 1_000
+
+
+def test_format_comes_before_the_ending(tmp_path: Path) -> None:
+    """A name may say nothing, or something else."""
+    (tmp_path / "data.log").write_text('{"text": "好"}\n')
+    with closing(open_source(str(tmp_path / "data.log"), format="jsonl")) as source:
+        assert lines(list(read_entries(source))) == [(1, "好")]
+
+
+@pytest.mark.parametrize(("name", "format", "message"), [("a.json", None, "one JSON document"), ("a", "xml", "xml")])
+def test_unknown_format_is_refused(tmp_path: Path, name: str, format: str | None, message: str) -> None:
+    """A JSON document read line by line would be nonsense."""
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(ConfigError, match=message):
+        open_source(str(tmp_path / name), format=format)

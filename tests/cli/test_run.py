@@ -360,3 +360,28 @@ def test_progress_is_drawn_when_asked_for(fake: Cli, tmp_path: Path) -> None:
     outcome = fake("run", "sentiment", "--file", path, "--json")
     assert outcome.stderr == ""
     assert len(records(outcome)) == 3
+
+
+def test_input_and_output_may_not_be_one_file(fake: Cli, tmp_path: Path) -> None:
+    """--overwrite once emptied the file that was to be read."""
+    path = tmp_path / "texts.txt"
+    path.write_text("good\n")
+    outcome = fake("run", "sentiment", "--file", path, "--output", path, "--overwrite")
+    assert outcome.exit_code == 2
+    assert "same file" in outcome.stderr
+    assert path.read_text() == "good\n"
+
+
+def test_format_says_what_standard_input_is(fake: Cli) -> None:
+    """JSON Lines through a pipe are read by their keys."""
+    outcome = fake("run", "sentiment", "--format", "jsonl", "--json", stdin='{"text": "好", "id": 7}\n')
+    (record,) = map(json.loads, outcome.stdout.splitlines())
+    assert (record["input"], record["id"]) == ("好", 7)
+
+
+def test_nothing_to_answer_is_said(fake: Cli, tmp_path: Path) -> None:
+    """An empty file is no error, and no silence either."""
+    (tmp_path / "empty.csv").write_text("")
+    outcome = fake("run", "sentiment", "--file", tmp_path / "empty.csv")
+    assert outcome.exit_code == 0
+    assert "nothing to answer" in outcome.stderr

@@ -1,7 +1,8 @@
 """One suite for every backend: what `Backend` promises, and what the engine builds on.
 
 To add a backend: one entry in `BACKENDS`. `exact` says which equalities hold bit for bit there; the others hold within
-`tolerance` (largest difference of logits whose standard deviation is about one).
+`tolerance` (largest difference of logits whose standard deviation is about one). `is_exact_by_row`: the logits of one
+position are the same bits however many positions are wanted; torch multiplies one row by another kernel than many.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Spec:
     build: Builder
     tolerance: float
     is_exact: bool
+    is_exact_by_row: bool = True
 
 
 def _fake(weights: RandomWeights, folder: Path) -> Backend:
@@ -63,7 +65,9 @@ BACKENDS = {
     "fake": pytest.param(Spec(_fake, 0.0, True), id="fake"),
     "onnx-float32": pytest.param(Spec(_onnx_float32, 1e-4, True), id="onnx-float32"),
     "onnx-int8": pytest.param(Spec(_onnx_int8, 0.1, True), id="onnx-int8"),
-    "transformers": pytest.param(Spec(_transformers, 1e-4, True), id="transformers", marks=pytest.mark.real_model),
+    "transformers": pytest.param(
+        Spec(_transformers, 1e-4, True, is_exact_by_row=False), id="transformers", marks=pytest.mark.real_model
+    ),
 }
 
 
@@ -258,10 +262,11 @@ def test_tail_logits_are_the_last_logits_of_each_position(backend: Backend, spec
     backend.free(sequence)
     for length in (1, 7, 20):
         assert_close(spec, rows[length - 1], fresh_logits(backend, IDS[:length]))
-    assert_same(spec, rows[19], fresh_logits(backend, IDS[:20]))
+    assert_rows = assert_same if spec.is_exact_by_row else assert_close
+    assert_rows(spec, rows[19], fresh_logits(backend, IDS[:20]))
     for num_rows in (1, 2, 5):
         sequence = backend.fork()
-        assert_same(spec, feed(backend, sequence, IDS[:20], "tail_logits", num_rows), rows[-num_rows:])
+        assert_rows(spec, feed(backend, sequence, IDS[:20], "tail_logits", num_rows), rows[-num_rows:])
         backend.free(sequence)
 
 

@@ -25,10 +25,10 @@ def many_lines(tmp_path: Path) -> Path:
     return path
 
 
-def start(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[bytes]:
+def start(environment: dict[str, str], *arguments: str | Path, stdin: int | None = None) -> subprocess.Popen[bytes]:
     """The program, running."""
     command = [PROGRAM, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
 def require(stream: IO[bytes] | None) -> IO[bytes]:
@@ -112,3 +112,19 @@ def test_ctrl_c_during_a_piped_chat(environment: dict[str, str]) -> None:
 
 def _count_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
+
+
+def test_live_pipe_is_answered_line_by_line_and_ctrl_c_ends_the_wait(environment: dict[str, str]) -> None:
+    """Each answer comes before the next line is written; Ctrl-C while waiting for one ends cleanly."""
+    process = start(environment, "run", "sentiment", "--json", stdin=subprocess.PIPE)
+    with process:
+        writer = require(process.stdin)
+        for text in ("很好", "很差"):
+            writer.write(f"{text}\n".encode())
+            writer.flush()
+            assert json.loads(require(process.stdout).readline())["input"] == text
+        process.send_signal(signal.SIGINT)
+        errors = require(process.stderr).read()
+        process.wait(timeout=60)
+    assert process.returncode == 130
+    assert errors == b"Stopped.\n"

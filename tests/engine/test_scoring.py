@@ -16,11 +16,17 @@ from allinone.engine.requests import ScoreRequest
 from allinone.engine.scoring import LabelTrie, label_logprobs
 from allinone.errors import ModelError, VerbalizerError
 
+from .conftest import RecordingBackend
+
 PROMPT = tuple(b"Is it good?")
 
 
 def reference(
-    backend: FakeBackend, label_ids: dict[str, tuple[int, ...]], stop_ids: frozenset[int]
+    backend: FakeBackend,
+    label_ids: dict[str, tuple[int, ...]],
+    stop_ids: frozenset[int],
+    *,
+    prompt: tuple[int, ...] = PROMPT,
 ) -> dict[str, float]:
     """The definition, computed one token at a time without any trie: P(ids [, stop]) over the full vocabulary."""
 
@@ -34,9 +40,9 @@ def reference(
 
     totals = {}
     for label, ids in label_ids.items():
-        total = sum(step(PROMPT + ids[:depth])[token] for depth, token in enumerate(ids))
+        total = sum(step(prompt + ids[:depth])[token] for depth, token in enumerate(ids))
         if any(other != ids and other[: len(ids)] == ids for other in label_ids.values()):
-            total += np.logaddexp.reduce(step(PROMPT + ids)[sorted(stop_ids)])
+            total += np.logaddexp.reduce(step(prompt + ids)[sorted(stop_ids)])
         totals[label] = total
     norm = np.logaddexp.reduce(list(totals.values()))
     return {label: float(total - norm) for label, total in totals.items()}
@@ -70,6 +76,35 @@ def test_single_id_labels_are_the_softmax_of_their_logits() -> None:
     logits = np.array([1.0, -2.0, 0.5], dtype=np.float32)
     expected = logits - np.logaddexp.reduce(logits.astype(np.float64))
     np.testing.assert_allclose(list(label_logprobs(trie, logits, {}, {0}).values()), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_input", [5, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("num_branch", [1, 3, 15])
+def test_single_branch_costs_no_second_step(byte_tokenizer: ByteTokenizer, num_input: int, num_branch: int) -> None:
+    """One two-token label (中性) once made every sentiment wait for a second pass over the weights. Its first ids ride
+    along with the input, wherever the cuts into chunks (here of 16) fall.
+    """
+    backend = RecordingBackend()
+    ids = tuple(range(100, 100 + num_input))
+    long = tuple(range(7, 8 + num_branch))
+    label_ids = {"a": (1,), "b": (2,), "long": long}
+    with Engine(backend, byte_tokenizer, max_batch_tokens=32) as engine:
+        scores = engine.score(ScoreRequest(prefix_ids=(), input_ids=ids, label_ids=label_ids))
+    fed = [tuple(chunk.input_ids) for batch in backend.batches for chunk in batch]
+    whole = ids + long[:-1]
+    assert fed == [whole[start : start + 16] for start in range(0, len(whole), 16)]
+    assert len({chunk.sequence for batch in backend.batches for chunk in batch}) == 1
+    expected = reference(RecordingBackend(), label_ids, byte_tokenizer.stop_ids, prompt=ids)
+    assert scores.logprobs == pytest.approx(expected, abs=1e-9)
+    assert scores.usage.num_prompt_tokens == num_input, "label ids are no part of the prompt"
+
+
+def test_several_branches_are_one_second_step(backend: RecordingBackend, engine: Engine) -> None:
+    """They cannot all follow the input in one sequence: one forked batch, and few logits in the first step."""
+    label_ids = {"a": (1, 2), "b": (3, 4, 5), "c": (6,)}
+    engine.score(ScoreRequest(prefix_ids=(), input_ids=PROMPT, label_ids=label_ids))
+    assert [[tuple(chunk.input_ids) for chunk in batch] for batch in backend.batches] == [[PROMPT], [(1,), (3, 4)]]
+    assert [chunk.wanted for chunk in backend.batches[0]] == ["token_logits"]
 
 
 def test_subset_of_labels_is_renormalised(fake_backend: FakeBackend, byte_tokenizer: ByteTokenizer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from allinone import AllInOne
 from allinone.errors import (
     AllInOneError,
     Cancelled,
+    ConfigError,
     ContextLengthExceeded,
     DeadlineExceeded,
     InvalidInput,
@@ -268,6 +270,21 @@ def test_many_threads_get_the_answers_of_one(ai: AllInOne) -> None:
         for thread in threads:
             thread.join()
     assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "onx"}, "Did you mean 'onnx'"),
+        ({"quantization": "int4"}, "Known: float32, int8"),
+        ({"backend": "transformers", "dtype": "float16"}, "Known: bfloat16, float32"),
+        ({"threads": 0}, "0 threads"),
+    ],
+)
+def test_load_refuses_options_that_mean_nothing(options: dict[str, Any], message: str) -> None:
+    """Before anything is read, and naming the choices."""
+    with pytest.raises(ConfigError, match=message):
+        AllInOne.load(**options)
 
 
 def test_closed_runtime_refuses_work() -> None:

@@ -62,7 +62,6 @@ def test_packed_examples_give_the_logits_of_each_alone() -> None:
     import random
 
     import torch
-
     from training.model import Qwen2
     from training.packing import PAD_GROUP, Encoded, attention_mask, pack
     from training.settings import ModelShape

@@ -1,7 +1,8 @@
 """The seam: one model behind five methods. Ids in, numbers out.
 
 Everything clever (prefix sharing, scheduling, scoring, sampling, stopping) is written once above this line, in
-`engine/`, and proved on every backend by one contract suite (`tests/contracts/test_backend.py`). A backend knows no text.
+`engine/`, and proved on every backend by one contract suite (`tests/contracts/test_backend.py`). A backend knows no
+text.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def check_batch(batch: Sequence[Chunk], info: BackendInfo, num_cached_tokens: Ca
     """Refuse a whole batch before anything is changed: what every backend does first in `extend`.
 
     Args:
+        batch: what `extend` was given.
+        info: of the backend.
         num_cached_tokens: of a sequence; raises for one that does not exist.
 
     Raises:

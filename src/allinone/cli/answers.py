@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO
 
-from allinone.cli.inputs import BadLine, Entry, Line
+from allinone.cli.inputs import BadLine, Entry, Line, Source
 from allinone.cli.output import note, one_line, print_line, record, to_json, visible
 from allinone.errors import ConfigError, StoreError, UsageError
 from allinone.types import Result
@@ -138,11 +138,27 @@ def check_output(path: str | None, *, resume: bool, overwrite: bool) -> None:
     target = Path(path)
     if not target.parent.is_dir():
         raise ConfigError(f"There is no folder {str(target.parent)!r}.", hint="make it, or choose another --output")
+    if target.is_dir():
+        raise ConfigError(f"{path!r} is a folder.", hint="name a file in it with --output")
     num_bytes = target.stat().st_size if target.is_file() else 0
     if num_bytes and not resume and not overwrite:
         raise UsageError(
             f"{path} has {num_bytes:,} bytes in it already.", hint="--resume continues it, --overwrite replaces it"
         )
+
+
+def require_different_files(source: Source, output: str | None) -> None:
+    """Refuse to write answers into the file that is being read: it would be lost, or never end.
+
+    Raises:
+        UsageError: input and output are the same file.
+    """
+    try:
+        target = os.fstat(sys.stdout.fileno()) if output is None else os.stat(output)
+    except (OSError, ValueError):  # there is no such file yet, or stdout is not a real one
+        return
+    if source.file is not None and os.path.samestat(source.file, target):
+        raise UsageError(f"{source.name} and the output are the same file.", hint="write to another file")
 
 
 def open_sink(path: str | None, *, as_json: bool, resume: bool) -> AnswerSink:

@@ -89,7 +89,7 @@ class Chat:
     """The state of one chat: its conversation, and the task that lines go to.
 
     Attributes:
-        task: None while chatting.
+        task: its full name; None while chatting.
         variables: of the task.
         history: what was said to a task that takes history (a persona of your own).
     """
@@ -98,7 +98,7 @@ class Chat:
     words: Words
     language: Language
     conversation: Conversation
-    task: PromptFile | None = None
+    task: str | None = None
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
     history: list[Message] = field(default_factory=list[Message])
 
@@ -111,6 +111,7 @@ class Chat:
         line = text.strip()
         if not line:
             return "done"
+        self.ai.tasks.refresh()  # task files may be written while the chat goes on
         if line.lower() in LEAVE_WORDS:
             return "leave"
         if line.startswith("/"):
@@ -118,7 +119,7 @@ class Chat:
         elif self.task is None:
             self._reply(text)
         else:
-            self._run(self.task, text)
+            self._run(self.ai.tasks.get(self.task), text)
         return "done"
 
     def _reply(self, text: str) -> None:
@@ -169,7 +170,7 @@ class Chat:
     def switch_task(self, arguments: list[str]) -> None:
         """`/task NAME [var=value …]`."""
         if not arguments:
-            current = self.task or self.conversation.chat
+            current = self.ai.tasks.get(self.task) if self.task else self.conversation.chat
             print_line(f"{current.full_name} · {current.description}")
             return
         prompt = self.ai.tasks.get(arguments[0])
@@ -179,17 +180,17 @@ class Chat:
             self.task, self.variables = None, {}
             print_line(self.words.now_chat)
         else:
-            self.task, self.variables = prompt, variables
+            self.task, self.variables = prompt.full_name, variables
             print_line(self.words.now_task.format(task=prompt.full_name))
 
     def show_tasks(self, _arguments: list[str]) -> None:
         """`/tasks`."""
-        prompts = [self.ai.tasks.get(name) for name in self.ai.tasks.names()]
-        print_table(("task", "kind", ""), [(p.full_name, p.kind, p.description) for p in prompts])
+        print_table(("task", "kind", ""), [(p.full_name, p.kind, p.description) for p in self.ai.tasks.prompts()])
 
     def reset(self, _arguments: list[str]) -> None:
-        """`/reset`."""
-        self.conversation.reset()
+        """`/reset`; the new conversation is by the chat's task file as it is now."""
+        self.conversation.close()
+        self.conversation = self.ai.conversation()
         self.history.clear()
         print_line(self.words.was_reset)
 

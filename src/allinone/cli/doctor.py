@@ -1,65 +1,16 @@
-"""`allinone doctor`: what this machine gives, what is in use, how fast it is, and a hint for whatever is wrong.
-
-It gathers facts and tries things out; a failure is a finding with a hint and never ends the rest.
-"""
+"""`allinone doctor`: what `checkup.py` found, for people or as JSON."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import typer
 
+from allinone.cli.checkup import Report, examine
 from allinone.cli.options import BackendOption, JsonOption, ModelOption, TasksOption, ThreadsOption, choose_backend
-from allinone.errors import AllInOneError
-
-if TYPE_CHECKING:
-    from allinone.backends.base import Backend
-    from allinone.cli.session import RuntimeOptions
-
-PACKAGES = ("onnxruntime", "onnx", "tokenizers", "llguidance", "gguf", "numpy", "huggingface_hub", "pydantic", "typer")
-OPTIONAL_PACKAGES = ("torch", "transformers", "safetensors")
-_LOW_MEMORY_BYTES = 1_500_000_000
-_LOW_DISK_BYTES = 2_000_000_000
-_NUM_PREFILL_TOKENS, _NUM_DECODE_TOKENS = 256, 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that is wrong ("problem": exit code 1) or could be better ("advice")."""
-
-    level: Literal["problem", "advice"]
-    message: str
-    hint: str | None = None
-
-
-@dataclass(slots=True)
-class Report:
-    """Facts by section, and what was found."""
-
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-    def problem(self, message: str, hint: str | None = None) -> None:
-        """Note what is wrong."""
-        self.findings.append(Finding(level="problem", message=message, hint=hint))
-
-    def advise(self, message: str, hint: str | None = None) -> None:
-        """Note what could be better."""
-        self.findings.append(Finding(level="advice", message=message, hint=hint))
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether no problem was found."""
-        return all(finding.level != "problem" for finding in self.findings)
 
 
 def doctor(
@@ -96,198 +47,12 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(options: RuntimeOptions) -> Report:
-    """Look at everything, in the order in which people read it."""
-    report = Report()
-    _examine_versions(report)
-    _examine_cpu(report)
-    _examine_memory(report)
-    _examine_folders(report)
-    _examine_tasks(report, options)
-    _examine_model(report, options)
-    return report
-
-
-def _examine_versions(report: Report) -> None:
-    versions = {"allinone": _version("qwen-allinone") or "not installed", "python": platform.python_version()}
-    versions |= {name: _version(name) or "missing" for name in PACKAGES}
-    versions |= {name: version for name in OPTIONAL_PACKAGES if (version := _version(name))}
-    report.facts["versions"] = versions
-    missing = [name for name in PACKAGES if versions[name] == "missing"]
-    if missing:
-        report.problem(f"Not installed: {', '.join(missing)}.", "pip install qwen-allinone")
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    report.facts["system"] = {
-        "os": platform.platform(),
-        "machine": platform.machine(),
-        "encoding": sys.stdout.encoding,
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("ALLINONE_", "HF_ENDPOINT"))},
-    }
-    if encoding != "utf8":
-        report.advise(f"The terminal's encoding is {sys.stdout.encoding}.", "set PYTHONUTF8=1, or a UTF-8 locale")
-
-
-def _examine_cpu(report: Report) -> None:
-    from allinone.backends.onnx.kernels import detect_cpu, require_exact_int8
-
-    cpu = detect_cpu()
-    facts: dict[str, Any] = asdict(cpu)
-    try:
-        require_exact_int8(cpu.weight_type)
-        facts["int8_self_check"] = "exact"
-    except AllInOneError as error:
-        facts["int8_self_check"] = "wrong"
-        report.problem(error.message, error.hint)
-    report.facts["cpu"] = facts
-    if cpu.weight_type == "uint8" or not cpu.features:
-        report.advise(f"Int8 products run on {cpu.kernel}.", "labels are 2-4 x faster on a CPU with VNNI or AMX")
-    if hasattr(os, "getloadavg"):
-        load = os.getloadavg()[0]
-        facts["load"] = round(load, 2)
-        if load > 0.5 * cpu.num_physical_cores:
-            report.advise(f"The machine is busy (load {load:.1f}).", "the speeds below are lower than on a quiet one")
-
-
-def _examine_memory(report: Report) -> None:
-    available = _available_memory_bytes()
-    report.facts["memory"] = {"available_bytes": available}
-    if available is not None and available < _LOW_MEMORY_BYTES:
-        report.advise(f"Only {available / 1e9:.1f} GB of memory are free.", "a model of 0.5 B parameters needs 1 GB")
-
-
-def _examine_folders(report: Report) -> None:
-    from allinone.config import Settings
-
-    settings = Settings.from_env()
-    facts: dict[str, Any] = {}
-    for name, folder, variable in (
-        ("data", settings.home, "ALLINONE_HOME"),
-        ("cache", settings.cache, "ALLINONE_CACHE"),
-    ):
-        reason = _why_not_writable(folder)
-        free = _free_disk_bytes(folder)
-        facts[name] = {"path": str(folder), "writable": reason is None, "free_bytes": free}
-        if reason is not None:
-            report.problem(
-                f"The {name} folder {folder} cannot be written: {reason}.", f"set {variable} to another folder"
-            )
-        elif free is not None and free < _LOW_DISK_BYTES:
-            report.advise(f"Only {free / 1e9:.1f} GB are free at {folder}.", f"set {variable} to a larger disk")
-    report.facts["folders"] = facts
-
-
-def _examine_tasks(report: Report, options: RuntimeOptions) -> None:
-    from allinone.cli.session import load_library
-
-    try:
-        report.facts["tasks"] = {"names": sorted(load_library(options).names())}
-    except AllInOneError as error:
-        report.facts["tasks"] = {"names": []}
-        report.problem(error.message, error.hint)
-
-
-def _examine_model(report: Report, options: RuntimeOptions) -> None:
-    from allinone.cli.session import ImportProgress
-    from allinone.loading import load_model
-
-    start = time.perf_counter()
-    try:
-        with ImportProgress() as progress:
-            model = load_model(
-                options.model,
-                backend=choose_backend(options.backend) or "onnx",
-                num_threads=options.threads,
-                on_progress=progress.show,
-            )
-    except AllInOneError as error:
-        report.facts["model"] = {"error": error.message}
-        report.problem(error.message, error.hint)
-        return
-    load_s = time.perf_counter() - start
-    try:
-        report.facts["model"] = {
-            "name": model.full_name,
-            "path": str(model.path) if model.path else None,
-            "load_s": round(load_s, 3),
-            "backend": asdict(model.backend.info),
-            **measure_speed(model.backend),
-        }
-    finally:
-        model.backend.close()
-    if model.name.startswith("bundled"):
-        report.advise(
-            "The bundled model is a small demonstration.",
-            "allinone models pull Qwen/Qwen2.5-0.5B-Instruct, then --model",
-        )
-
-
-def measure_speed(backend: Backend) -> dict[str, float]:
-    """Tokens a second of one stream, from a prefill of up to 256 tokens and 32 single steps after it."""
-    from allinone.backends.base import Chunk
-
-    num_prefill = min(_NUM_PREFILL_TOKENS, backend.info.max_context_tokens - _NUM_DECODE_TOKENS - 1)
-    ids = [i % 200 for i in range(num_prefill)]
-    warm_up = backend.fork()
-    backend.extend([Chunk(sequence=warm_up, input_ids=ids[:16], wanted="last_logits")])
-    backend.free(warm_up)
-    sequence = backend.fork()
-    start = time.perf_counter()
-    backend.extend([Chunk(sequence=sequence, input_ids=ids, wanted="last_logits")])
-    prefilled = time.perf_counter()
-    for token_id in ids[:_NUM_DECODE_TOKENS]:
-        backend.extend([Chunk(sequence=sequence, input_ids=[token_id], wanted="last_logits")])
-    decoded = time.perf_counter()
-    backend.free(sequence)
-    return {
-        "prefill_tokens_per_s": round(num_prefill / (prefilled - start), 1),
-        "decode_tokens_per_s": round(_NUM_DECODE_TOKENS / (decoded - prefilled), 1),
-    }
-
-
-def _version(package: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _available_memory_bytes() -> int | None:
-    """Memory that can still be used; None where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return None
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _why_not_writable(folder: Path) -> str | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
-            file.flush()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
-
-
-def _free_disk_bytes(folder: Path) -> int | None:
-    for place in (folder, *folder.parents):
-        if place.is_dir():
-            return shutil.disk_usage(place).free
-    return None
-
-
 def _print(report: Report) -> None:
     from allinone.cli.output import print_facts, print_line
 
     for section, facts in report.facts.items():
         print_line(typer.style(section, bold=True) if sys.stdout.isatty() else section)
-        print_facts({f"  {name}": _show(name, value) for name, value in facts.items()})
+        print_facts({f"  {name}": value for name, value in _for_people(section, facts).items()})
     print_line()
     for finding in report.findings:
         mark = "✗" if finding.level == "problem" else "·"
@@ -295,16 +60,41 @@ def _print(report: Report) -> None:
     print_line("Everything works." if report.is_healthy else "Something is wrong; see ✗ above.")
 
 
-def _show(name: str, value: Any) -> str:
-    """A fact for people: sizes in their units, mappings and lists on one line."""
+def _for_people(section: str, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of a section, in words and units."""
     from allinone.cli.output import format_bytes
 
-    if value is None:
-        return "unknown"
-    if name.endswith("_bytes") and isinstance(value, int):
-        return format_bytes(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_show(str(key), inner)}" for key, inner in value.items()) or "-"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "-"
-    return str(value)
+    def size(num_bytes: int | None) -> str:
+        return "unknown" if num_bytes is None else format_bytes(num_bytes)
+
+    if section == "system":
+        set_variables = [f"{name}={value}" for name, value in facts["environment"].items()]
+        return {**facts, "environment": "\n".join(set_variables) or "nothing is set"}
+    if section == "cpu":
+        return {
+            "name": facts["name"],
+            "cores": f"{facts['num_physical_cores']}, load {facts.get('load', 'unknown')}",
+            "features": ", ".join(facts["features"]) or "none of use",
+            "int8 kernel": f"{facts['kernel']}, {facts['weight_type']} weights, self-check: {facts['int8_self_check']}",
+        }
+    if section == "memory":
+        return {"available": size(facts["available_bytes"])}
+    if section == "folders":
+        return {
+            name: f"{folder['path']}, {size(folder['free_bytes'])} free{'' if folder['writable'] else ', NOT writable'}"
+            for name, folder in facts.items()
+        }
+    if section == "tasks":
+        return {str(len(facts["names"])): ", ".join(facts["names"])}
+    if section == "model" and "backend" in facts:
+        backend = facts["backend"]
+        return {
+            "name": facts["name"],
+            "path": facts["path"] or "-",
+            "loaded in": f"{facts['load_s']:.2f} s",
+            "backend": f"{backend['name']}, {backend['num_threads']} threads, {backend['quantization']}",
+            "context": f"{backend['max_context_tokens']:,} tokens, {size(backend['kv_bytes_per_token'])} of cache each",
+            "prefill": f"{facts['prefill_tokens_per_s']:,.0f} tokens/s",
+            "decode": f"{facts['decode_tokens_per_s']:,.0f} tokens/s",
+        }
+    return {name: str(value) for name, value in facts.items()}

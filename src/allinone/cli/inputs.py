@@ -1,4 +1,4 @@
-"""Where inputs come from: arguments, standard input, and .txt, .csv or .jsonl files, read one by one.
+"""Where inputs come from: arguments, standard input, and .txt, .csv, .tsv or .jsonl files, read one by one.
 
 A line that cannot be used is an entry of its own, with its place, so that the rest goes on. Knows no model and no task
 beyond the names of its variables.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader, UnsupportedOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 from allinone.cli.variables import parse_value
-from allinone.errors import ConfigError, InvalidInput, StoreError, UsageError
+from allinone.errors import ConfigError, InvalidInput, StoreError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from allinone.prompts.schema import InputField
@@ -60,7 +63,7 @@ class BadLine:
 
 
 Entry: TypeAlias = Line | BadLine
-Format: TypeAlias = Callable[["Source"], Iterator[Entry]]
+Reader: TypeAlias = Callable[["Source"], Iterator[Entry]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,24 +72,31 @@ class Source:
 
     Attributes:
         name: how messages call it.
-        is_owned: the stream is closed with it.
+        format: one of `FORMATS`.
         column: key or column that holds the text.
         inputs: the task's variables; other keys are carried along.
-        size_bytes: of the whole, where known.
+        file: the regular file behind the stream; None for a pipe or a terminal.
+        is_live: lines come in their own time, from a pipe or a terminal.
         num_bytes_read: so far.
     """
 
     name: str
     stream: BinaryIO
-    is_owned: bool = False
+    format: str = "txt"
     column: str = "text"
     inputs: Mapping[str, InputField] = field(default_factory=dict)
-    size_bytes: int | None = None
+    file: os.stat_result | None = None
+    is_live: bool = False
     num_bytes_read: int = 0
 
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the whole, where known."""
+        return self.file.st_size if self.file is not None else None
+
     def close(self) -> None:
-        """Close what was opened for it."""
-        if self.is_owned:
+        """Close the file; a live stream is closed at its end, by whoever waits in it (`live.py`)."""
+        if self.file is not None:
             self.stream.close()
 
     def lines(self) -> Iterator[tuple[int, bytes | InvalidInput]]:
@@ -103,6 +113,8 @@ class Source:
                 piece = self.stream.readline(MAX_LINE_BYTES)
                 self.num_bytes_read += len(piece)
             yield number, InvalidInput(f"The line is longer than {MAX_LINE_BYTES // 2**20} MiB.")
+        if self.is_live:
+            self.stream.close()
 
 
 def from_arguments(texts: Sequence[str]) -> Iterator[Entry]:
@@ -111,28 +123,49 @@ def from_arguments(texts: Sequence[str]) -> Iterator[Entry]:
         yield Line(number=number, place=f"argument {number}", variables={"text": text})
 
 
-def open_source(path: str | None, *, column: str = "text", inputs: Mapping[str, InputField] | None = None) -> Source:
+def open_source(
+    path: str | None,
+    *,
+    format: str | None = None,
+    column: str = "text",
+    inputs: Mapping[str, InputField] | None = None,
+) -> Source:
     """Open a file, or standard input where `path` is None or "-".
 
+    Args:
+        path: of a regular file or a named pipe.
+        format: one of `FORMATS`; None goes by the ending of the path, and takes one text per line for other endings.
+        column: key or column that holds the text.
+        inputs: the task's variables.
+
     Raises:
-        ConfigError: there is no such file, or it is not text.
+        ConfigError: there is no such file or format, or it is not text.
         StoreError: it cannot be read.
     """
-    declared = inputs or {}
-    if path is None or path == "-":
-        return Source(name="stdin", stream=sys.stdin.buffer, column=column, inputs=declared)
+    name = "stdin" if path is None or path == "-" else path
+    chosen = _choose_format(name, format)
     try:
-        stream = open(path, "rb")  # noqa: SIM115 - `Source.close` does
-        size_bytes = Path(path).stat().st_size
+        stream = _open_stdin() if name == "stdin" else open(name, "rb")  # noqa: SIM115 - `Source` closes it
     except FileNotFoundError as error:
         raise ConfigError(f"There is no file {path!r}.", hint="check the path given with --file") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path!r} is a folder.", hint="give one .txt, .csv or .jsonl file") from error
     except OSError as error:
         raise StoreError(f"{path!r} cannot be read: {error.strerror}.") from error
-    source = Source(name=path, stream=stream, is_owned=True, column=column, inputs=declared, size_bytes=size_bytes)
+    status = _file_status(stream)
+    is_file = status is not None and stat.S_ISREG(status.st_mode)
+    source = Source(
+        name=name,
+        stream=stream,
+        format=chosen,
+        column=column,
+        inputs=inputs or {},
+        file=status if is_file else None,
+        is_live=status is not None and not is_file,
+    )
     try:
-        _require_text(path, stream.peek(_SNIFFED_BYTES)[:_SNIFFED_BYTES])
+        if is_file:
+            _require_text(name, stream.peek(_SNIFFED_BYTES)[:_SNIFFED_BYTES])
     except BaseException:
         source.close()
         raise
@@ -140,18 +173,41 @@ def open_source(path: str | None, *, column: str = "text", inputs: Mapping[str, 
 
 
 def read_entries(source: Source) -> Iterator[Entry]:
-    """The inputs of a source, by the ending of its name: .jsonl, .csv, or one text per line.
+    """The inputs of a source.
 
     Raises:
         UsageError: a CSV file without the column.
     """
-    formats: Mapping[str, Format] = {
-        ".jsonl": _read_jsonl,
-        ".ndjson": _read_jsonl,
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
-    }
-    return formats.get(Path(source.name).suffix.lower(), _read_texts)(source)
+    return FORMATS[source.format](source)
+
+
+def _open_stdin() -> BufferedReader:
+    """Standard input through a reader of our own: Python closes `sys.stdin` as it ends, and a thread may be in it."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except UnsupportedOperation:  # it is not a real file: a test's buffer
+        return cast("BufferedReader", sys.stdin.buffer)
+
+
+def _file_status(stream: BufferedReader) -> os.stat_result | None:
+    try:
+        return os.fstat(stream.fileno())
+    except UnsupportedOperation:
+        return None
+
+
+def _choose_format(name: str, given: str | None) -> str:
+    ending = Path(name).suffix.lower().removeprefix(".")
+    if given is not None:
+        if given not in FORMATS:
+            raise ConfigError(f"Unknown format {given!r}. {did_you_mean(given, FORMATS)}")
+        return given
+    if ending == "json":
+        raise ConfigError(
+            f"{name!r} is one JSON document; one object a line (.jsonl) is needed.",
+            hint=f"jq -c '.[]' {name} | allinone run TASK --format jsonl",
+        )
+    return ending if ending in FORMATS else "txt"
 
 
 def _read_texts(source: Source) -> Iterator[Entry]:
@@ -183,7 +239,7 @@ def _read_csv(source: Source) -> Iterator[Entry]:
     """One row per input, named by the header; a quoted field may span lines."""
     csv.field_size_limit(MAX_LINE_BYTES)
     bad: list[BadLine] = []
-    delimiter = "\t" if source.name.lower().endswith(".tsv") else ","
+    delimiter = "\t" if source.format == "tsv" else ","
     rows = csv.reader(_decode_rows(source, bad), strict=True, delimiter=delimiter)
     header: list[str] | None = None
     while True:
@@ -296,7 +352,17 @@ def _not_utf8(raw: bytes) -> InvalidInput:
 def _require_text(path: str, head: bytes) -> None:
     """Refuse files that are not UTF-8 text as a whole, rather than every one of their lines."""
     if head.startswith(_UTF16_BOMS):
-        raise ConfigError(f"{path!r} is UTF-16, not UTF-8.", hint=f"convert it: iconv -f UTF-16 -t UTF-8 {path}")
+        raise ConfigError(f"{path!r} is UTF-16, not UTF-8.", hint="convert it: iconv -f UTF-16 -t UTF-8 FILE")
     num_control = sum(byte < 0x20 and byte not in b"\t\n\r\f\x1b" for byte in head)
     if num_control >= 16 and num_control > len(head) // 20:
         raise ConfigError(f"{path!r} is not a text file.", hint="give one .txt, .csv or .jsonl file in UTF-8")
+
+
+FORMATS: Mapping[str, Reader] = {
+    "txt": _read_texts,
+    "jsonl": _read_jsonl,
+    "ndjson": _read_jsonl,
+    "csv": _read_csv,
+    "tsv": _read_csv,
+}
+"""What a file can be, by the ending of its name."""

@@ -21,6 +21,9 @@ class LineProgress:
         source: what is read; None for arguments.
         wanted: True draws, False does not, None draws where stderr is a terminal that shows nothing else.
         is_quiet_output: answers go to a file, not to stdout.
+
+    Attributes:
+        num_done: lines that were answered or named as failed.
     """
 
     def __init__(self, source: Source | None, *, wanted: bool | None, is_quiet_output: bool) -> None:
@@ -29,15 +32,15 @@ class LineProgress:
         self._source = source
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._num_done = 0
+        self.num_done = 0
         self._hints: set[str] = set()
 
     def advance(self) -> None:
         """One more line is done."""
-        self._num_done += 1
+        self.num_done += 1
         if self._bar is not None and self._task is not None:
             num_bytes = self._source.num_bytes_read if self._source and self._source.size_bytes else None
-            self._bar.update(self._task, completed=num_bytes, description=f"{self._num_done:,} lines")
+            self._bar.update(self._task, completed=num_bytes, description=f"{self.num_done:,} lines")
 
     def report(self, error: AllInOneError, *, place: str) -> None:
         """Name a line that failed; the same hint is given once."""

@@ -39,6 +39,10 @@ FileOption = Annotated[
     str | None,
     typer.Option("--file", "-f", metavar="FILE", help="Inputs from a .txt, .csv, .tsv or .jsonl file; - is stdin."),
 ]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(metavar="txt|csv|tsv|jsonl", help="What the input is. Default: the ending of FILE, else txt."),
+]
 ColumnOption = Annotated[str, typer.Option(help="Column or key of FILE that holds the text.")]
 LabelsOption = Annotated[
     str | None,
@@ -67,6 +71,7 @@ def run(
     ],
     texts: Texts = None,
     file: FileOption = None,
+    format: FormatOption = None,
     column: ColumnOption = "text",
     labels: LabelsOption = None,
     var: VarOption = None,
@@ -89,6 +94,7 @@ def run(
     allinone run sentiment --file reviews.csv --column review --json
     allinone run rewrite --var style=幽默 "会议改到三点"
     cat lines.txt | allinone run emotion --labels 快乐,悲伤
+    head -100 reviews.jsonl | allinone run sentiment --format jsonl
     allinone run title --file articles.jsonl --output out.jsonl --resume
 
     With --json every answer is one line: line, input, task, version, model,
@@ -100,7 +106,9 @@ def run(
     A line that cannot be answered is named on stderr (reviews.csv:61: …),
     the rest is answered, and the exit code is 1.
     """
-    from allinone.cli.answers import check_output, open_sink
+    from allinone.cli.answers import check_output, open_sink, require_different_files
+    from allinone.cli.live import read_groups
+    from allinone.cli.output import note
     from allinone.cli.progress import LineProgress
     from allinone.cli.session import RuntimeOptions, load_library, open_runtime
     from allinone.cli.variables import parse_assignments
@@ -111,9 +119,10 @@ def run(
     variables = parse_assignments(var or [], prompt)
     chosen = parse_labels(labels, prompt)
     with ExitStack() as stack:
-        source, entries = open_inputs(texts or [], file, column=column, prompt=prompt)
+        source, entries = open_inputs(texts or [], file, format=format, column=column, prompt=prompt)
         if source is not None:
             stack.callback(source.close)
+            require_different_files(source, output)
         ai = stack.enter_context(open_runtime(options))
         if texts and len(texts) == 1 and prompt.kind != "label" and not json and output is None:
             stream_one(ai, task, {**variables, "text": texts[0]})
@@ -121,13 +130,16 @@ def run(
         sink = stack.enter_context(open_sink(output, as_json=json or resume, resume=resume))
         bar = stack.enter_context(LineProgress(source, wanted=progress, is_quiet_output=output is not None))
         entries = sink.skip_answered(entries, task=prompt.full_name, version=prompt.version, model=ai.model.full_name)
-        num_failed = answer_all(ai, task, entries, sink, bar, labels=chosen, variables=variables)
-    if num_failed:
+        groups = read_groups(entries) if source is not None and source.is_live else [entries]
+        num_failed = sum(answer_all(ai, task, group, sink, bar, labels=chosen, variables=variables) for group in groups)
+        if not bar.num_done:
+            note("There was nothing to answer.")
+    if num_failed or sink.num_missing:
         raise typer.Exit(1)
 
 
 def open_inputs(
-    texts: list[str], file: str | None, *, column: str, prompt: PromptFile
+    texts: list[str], file: str | None, *, format: str | None, column: str, prompt: PromptFile
 ) -> tuple[Source | None, Iterator[Entry]]:
     """Where inputs come from, and the inputs.
 
@@ -136,13 +148,15 @@ def open_inputs(
     """
     from allinone.cli.inputs import from_arguments, open_source, read_entries
 
-    if texts and file:
-        raise UsageError("TEXT and --file are both given.", hint="use one of them")
+    if texts and (file or format):
+        option = "--file" if file else "--format"
+        raise UsageError(f"TEXT and {option} are both given.", hint="use one of them")
     if texts:
         return None, from_arguments(texts)
-    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+    is_typed = sys.stdin is not None and sys.stdin.isatty() and file != "-"  # with "-" a person means to type
+    if file in (None, "-") and (sys.stdin is None or is_typed):
         raise UsageError("There is no text to run on.", hint='allinone run TASK "a text", or --file FILE, or a pipe')
-    source = open_source(file, column=column, inputs=prompt.inputs)
+    source = open_source(file, format=format, column=column, inputs=prompt.inputs)
     return source, read_entries(source)
 
 
@@ -172,7 +186,7 @@ def answer_all(
             assert isinstance(entry, Line)  # a bad line has no answer
             sink.write(entry, outcome)
         bar.advance()
-    return num_failed + sink.num_missing
+    return num_failed
 
 
 def pair(

@@ -121,9 +121,7 @@ class Running(ABC):
         num_rows = min(self.num_wanted_rows - num_left, len(ids))
         if num_rows <= 0:
             return Chunk(sequence=sequence, input_ids=ids)
-        return Chunk(
-            sequence=sequence, input_ids=ids, wanted=self.wanted, token_ids=self.wanted_ids, num_rows=num_rows
-        )
+        return Chunk(sequence=sequence, input_ids=ids, wanted=self.wanted, token_ids=self.wanted_ids, num_rows=num_rows)
 
     def accept(self, chunk: Chunk, output: FloatArray | None) -> None:
         """Take the output of one of its chunks."""

@@ -1,9 +1,9 @@
 """A conversation: all its ids, and the backend sequence that holds their keys and values while there is room.
 
 The ids are the truth; the sequence is a cache of them that the engine may evict and prefill again. Ids are exactly
-those that were fed and sampled, never re-rendered text; what ended a reply (a stop id or a stop string) is left out, for
-the template ends every turn itself. The caller's thread changes a session only while no request of
-it is waiting or running, the engine thread only while one is: no lock is held for long.
+those that were fed and sampled, never re-rendered text; what ended a reply (a stop id or a stop string) is left out,
+for the template ends every turn itself. The caller's thread changes a session only while no request of it is waiting or
+running, the engine thread only while one is: no lock is held for long.
 """
 
 from __future__ import annotations

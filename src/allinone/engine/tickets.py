@@ -122,8 +122,9 @@ class Channel(Outlet):
 class Stream:
     """The caller's end of a generation: an iterator of token events; as with any iterator, what was read is gone.
 
-    The error that ended it, if one did, is raised again whenever more is asked for. Dropping it (leaving the loop of `for event in engine.stream(…)`, garbage collection, the end of a `with` block)
-    cancels the request and gives its memory back.
+    The error that ended it, if one did, is raised again whenever more is asked for. Dropping it (leaving the loop of
+    `for event in engine.stream(…)`, garbage collection, the end of a `with` block) cancels the request and gives its
+    memory back.
     """
 
     def __init__(self, channel: Channel) -> None:

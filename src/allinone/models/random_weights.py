@@ -59,7 +59,8 @@ def decoder_tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 class RandomWeights:
     """A `WeightSource` of normally distributed matrices (standard deviation 0.5 / sqrt(fan-in) unless `spread` says
-    otherwise), small biases and norms near one."""
+    otherwise), small biases and norms near one.
+    """
 
     def __init__(self, config: ModelConfig, seed: int = 0, *, name: str = "random", spread: float = 1.0) -> None:
         self._config, self._seed, self._name, self._spread = config, seed, name, spread

@@ -9,7 +9,6 @@ from allinone.engine.requests import Constraint, Generation
 from allinone.errors import OutputParseError, PromptError
 from allinone.prompts.prompt_file import PromptFile
 
-
 _CUT_SHORT = {
     "length": "it ended at max_tokens",
     "deadline": "the deadline passed first",

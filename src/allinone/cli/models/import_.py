@@ -47,13 +47,12 @@ def import_(
     """
     from allinone.cli.output import print_json, print_line
     from allinone.cli.session import ImportProgress
-    from allinone.config import Settings
     from allinone.loading import compiled_folder, import_model
     from allinone.models.locate import locate_model
 
     if quantization not in ("int8", "float32"):
         raise ConfigError(f"Unknown quantization {quantization!r}. Known: int8, float32")
-    location = locate_model(source or Settings.from_env().model)
+    location = locate_model(source)
     destination = Path(output) if output is not None else compiled_folder(location, quantization)
     if output is not None and destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UsageError(f"{output} is there already.", hint="choose another folder with -o, or remove it")

@@ -40,7 +40,8 @@ def info(
         compiled_facts = {"path": str(compiled), **manifest.model_dump(mode="json")} if manifest else None
         print_json({**facts, "compiled": compiled_facts, "card": card})
         return
-    print_facts({key: _show(key, value) for key, value in facts.items()})
+    named = {key.removesuffix("_bytes").replace("_", " "): value for key, value in facts.items()}
+    print_facts({key: _show(key, value) for key, value in named.items()})
     if manifest is None:
         print_line("compiled: not yet; it happens on the first use, or with `allinone models import`")
     else:
@@ -83,8 +84,8 @@ def _find_card(model: Path) -> str | None:
 def _show(key: str, value: Any) -> str:
     from allinone.cli.output import format_bytes
 
-    if key == "size_bytes":
-        return format_bytes(value)
     if key == "config":
         return "\n".join(f"{name} {number}" for name, number in value.items())
+    if key == "size":
+        return format_bytes(value)
     return "not stated" if value is None else str(value)

@@ -38,6 +38,11 @@ class TaskReport:
         """Cases whose answer met every demand."""
         return sum(case["passed"] for case in self.cases)
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the cases could be read, and all that ran passed."""
+        return self.error is None and self.num_passed == len(self.cases)
+
 
 def check(
     names: Annotated[
@@ -77,9 +82,7 @@ def check(
         print_json({"problems": problems, "tasks": [_as_json(report) for report in reports]})
     else:
         _print(reports, problems, library=library, files_only=files_only)
-    if problems or any(report.error or report.num_passed < len(report.cases) for report in reports if not files_only):
-        raise typer.Exit(1)
-    if any(report.error for report in reports):
+    if problems or not all(report.is_right for report in reports):
         raise typer.Exit(1)
 
 
@@ -152,5 +155,8 @@ def _print(reports: Sequence[TaskReport], problems: Sequence[str], *, library: P
                 print_line(f"✗ {report.task} · {report.file}:{case['line']} · {text}")
                 for failure in case["failures"]:
                     print_line(f"    {one_line(failure)}")
+    num_cases = sum(len(report.cases) for report in reports)
+    if num_cases:
+        print_line(f"{sum(report.num_passed for report in reports)} of {num_cases} cases passed")
     for error in (*problems, *(report.error for report in reports if report.error)):
         note(visible(error))
