@@ -17,7 +17,7 @@ import torch
 
 from training.corpus import PROMPTS
 from training.export import TARGET, read_gguf
-from training.model import Qwen2
+from training.model import Past, Qwen2
 from training.packing import encode_example
 from training.prompts import Message, Part, Prompt, load_prompts
 from training.smalltalk import EMOTION_EN, sample_turn
@@ -92,8 +92,11 @@ class Scorer:
         """(text, ended by itself); nucleus of 0.9 and a mild repetition penalty when sampling, else greedy."""
         ids = self.ids(parts)[-1900:]
         start = len(ids)
+        pasts: list[Past] = [[] for _ in self.model.model.layers]
+        fed = 0
         for _ in range(limit):
-            logits = self.model(torch.tensor([ids]))[0, -1]
+            logits = self.model.extend(ids[fed:], pasts)
+            fed = len(ids)
             if temperature:
                 seen = torch.tensor(sorted(set(ids[start:])), dtype=torch.long)
                 logits[seen] = torch.where(logits[seen] > 0, logits[seen] / 1.1, logits[seen] * 1.1)

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from training.settings import ModelShape
 
+Past = list[Tensor]  # keys and values of one layer so far; empty at first
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm with a gain."""
@@ -43,13 +45,17 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden, shape.kv_heads * self.head_dim)
         self.o_proj = nn.Linear(shape.heads * self.head_dim, shape.hidden, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """Mixes positions that the mask (batch, 1, length, length) allows."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
+        """Mixes positions that the mask (batch, 1, length, keys) allows; `past` grows by this call."""
         b, t, _ = x.shape
         q = self.q_proj(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
         k = self.k_proj(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.v_proj(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if past is not None:
+            if past:
+                k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
+            past[:] = [k, v]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
 
@@ -78,9 +84,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden, shape.eps)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
         """Attention, then feed-forward, each added to the stream."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -93,10 +99,10 @@ class Body(nn.Module):
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.hidden, shape.eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, pasts: list[Past] | None = None) -> Tensor:
         """Hidden states of embedded tokens."""
-        for layer in self.layers:
-            x = layer(x, cos, sin, mask)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask, pasts[i] if pasts else None)
         return self.norm(x)
 
 
@@ -139,3 +145,12 @@ class Qwen2(nn.Module):
         positions = torch.arange(t).expand(b, t)
         mask = torch.ones(t, t, dtype=torch.bool).tril().expand(b, 1, t, t)
         return self.logits(self.hidden(input_ids, positions, mask))
+
+    def extend(self, input_ids: list[int], pasts: list[Past]) -> Tensor:
+        """Logits after the last of `input_ids`, which follow what `pasts` holds (one list per layer); they grow."""
+        start = pasts[0][0].shape[2] if pasts[0] else 0
+        positions = torch.arange(start, start + len(input_ids))
+        mask = torch.arange(start + len(input_ids)) <= positions[:, None]
+        cos, sin = self.cos[positions][None, None], self.sin[positions][None, None]
+        hidden = self.model(self.model.embed_tokens(torch.tensor([input_ids])), cos, sin, mask[None, None], pasts)
+        return self.logits(hidden[0, -1])

@@ -174,6 +174,7 @@ def test_refresh_keeps_the_last_good_version_of_a_broken_file(tmp_path: Path, ev
         assert library.get("task") is good
         assert library.problems()[0].has_last_good
     assert {event.kind for event in events} == {"broken"}
+    assert all("last good version stays in service" in str(event) for event in events)
     events.clear()
     library.refresh()
     assert events.look() == []

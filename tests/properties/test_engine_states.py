@@ -65,6 +65,11 @@ def greedy(ids: Ids, *, max_tokens: int) -> Ids:
     return tuple(said)
 
 
+def kept(said: Ids) -> Ids:
+    """What a conversation keeps of a reply: all but the id that ended it."""
+    return said[:-1] if said[-1] in TOKENIZER.stop_ids else said
+
+
 def scores(ids: Ids) -> LabelScores:
     with Engine(FakeBackend(), TOKENIZER) as engine:
         return engine.score(ScoreRequest(prefix_ids=(), input_ids=ids, label_ids=LABELS))
@@ -149,7 +154,8 @@ class Engines(RuleBasedStateMachine):
         request = GenerateRequest(session=session, input_ids=input_ids, sampling=SamplingParams(max_tokens=num))
         said = self.engine.stream(request).result().token_ids
         assert said == greedy(conversation.ids + text + hint, max_tokens=num)
-        conversation.ids += text + hint + said
+        conversation.ids += text + hint + kept(said)
+        assert session.ids == conversation.ids
 
     @rule(conversation=conversations, text=texts, num=st.integers(0, 3))
     def cancel(self, conversation: Conversation, text: Ids, num: int) -> None:
@@ -164,7 +170,7 @@ class Engines(RuleBasedStateMachine):
         ids = tuple(token_id for token_id in said if token_id is not None)
         assert ids == greedy(conversation.ids + text, max_tokens=20)[: len(ids)]
         if ids:
-            conversation.ids += text + ids
+            conversation.ids += text + kept(ids)
         assert conversation.session.ids == conversation.ids
 
     @rule(conversation=conversations, text=texts)

@@ -34,15 +34,20 @@ class LibraryEvent:
         kind: "added", "changed", "removed": the task `name`; "broken": a file or directory cannot be used, and what it
             held before, if anything, stays in service.
         error: for "broken", what is wrong.
+        has_last_good: for "broken", whether an earlier good version is still in service.
     """
 
     kind: Literal["added", "changed", "removed", "broken"]
     name: str
     path: Path
     error: AllInOneError | None = None
+    has_last_good: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.error}" if self.error else f"{self.name}: {self.kind} ({self.path})"
+        if self.error is None:
+            return f"{self.name}: {self.kind} ({self.path})"
+        kept = "\n  the last good version stays in service" if self.has_last_good else ""
+        return f"{self.name}: {self.error}{kept}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,4 +313,6 @@ def _compare(before: _Snapshot, after: _Snapshot) -> list[LibraryEvent]:
 
 
 def _broken(problem: Problem) -> LibraryEvent:
-    return LibraryEvent(kind="broken", name=problem.name, path=problem.path, error=problem.error)
+    return LibraryEvent(
+        kind="broken", name=problem.name, path=problem.path, error=problem.error, has_last_good=problem.has_last_good
+    )

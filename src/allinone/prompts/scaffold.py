@@ -86,17 +86,27 @@ def new_cases(kind: Kind, *, labels: Sequence[LabelSpec] = ()) -> str:
     )
 
 
+def new_paths(directory: Path, name: str) -> tuple[Path, Path]:
+    """Where the prompt and the cases of a new task go.
+
+    Raises:
+        ConfigError: one of the files exists already.
+    """
+    paths = directory / (name + SUFFIX), directory / (name + CASES_SUFFIX)
+    for path in paths:
+        if path.exists():
+            raise ConfigError(f"{str(path)!r} exists already.", hint="choose another name, or edit the file")
+    return paths
+
+
 def write_prompt(directory: Path, name: str, prompt: str, cases: str) -> tuple[Path, Path]:
     """Write both files, creating the directory; (prompt path, cases path).
 
     Raises:
         ConfigError: one of the files exists already, or the directory cannot be written.
     """
-    paths = directory / (name + SUFFIX), directory / (name + CASES_SUFFIX)
+    paths = new_paths(directory, name)
     parse_prompt(prompt, path=paths[0])
-    for path in paths:
-        if path.exists():
-            raise ConfigError(f"{str(path)!r} exists already.", hint="choose another name, or edit the file")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, (prompt, cases), strict=True):

@@ -34,7 +34,10 @@ class GraphRunner:
         # threads wait actively between two operators (tens of microseconds), not for the next call
         options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
         options.log_severity_level = 3
-        options.enable_mem_pattern = False  # keeps a plan for every shape ever seen, and gains nothing here
+        # ONNX Runtime's plans for memory cost more than they gain on this graph: a plan for every shape ever seen, and
+        # half a second at start to look for buffers to reuse (quadratic in the nodes); the arena reuses them anyway
+        options.enable_mem_pattern = False
+        options.enable_mem_reuse = False
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

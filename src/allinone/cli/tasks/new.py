@@ -50,10 +50,13 @@ def new(
     what the options do not say. Edit the files afterwards; no Python needed.
     """
     from allinone.cli.session import RuntimeOptions
-    from allinone.prompts.scaffold import new_cases, new_prompt, write_prompt
+    from allinone.prompts.scaffold import new_cases, new_paths, new_prompt, write_prompt
 
     if Path(name).name != name:
         raise ConfigError(f"{name!r} is a path, not a name.", hint="name the folder with --tasks DIR")
+    folders = RuntimeOptions(tasks=tasks).task_folders
+    folder = folders[-1] if folders else Path()
+    new_paths(folder, name)  # refused before anything is asked
     chosen = _choose_kind(kind)
     description = _ask("description", description, "One line for people")
     specs = (
@@ -69,8 +72,6 @@ def new(
         fields=names,
         instructions=None if instructions == "-" else instructions,
     )
-    folders = RuntimeOptions(tasks=tasks).task_folders
-    folder = folders[-1] if folders else Path()
     for path in write_prompt(folder, name, prompt, new_cases(chosen, labels=specs)):
         print_line(str(path))
     print_line(f'Try it: allinone run {name} --tasks {folder} "…"')
