@@ -70,7 +70,8 @@ def load_model(
         on_progress: (step, done, total) while the model is imported.
 
     Raises:
-        ConfigError: an unknown backend, quantization or dtype, or no threads. UnknownModel, WeightsNotFound, WeightsMismatch, TokenizerMismatch, StoreError.
+        ConfigError: an unknown backend, quantization or dtype, or no threads.
+        UnknownModel, WeightsNotFound, WeightsMismatch, TokenizerMismatch, StoreError: the model cannot be had.
     """
     for name, value, known in (
         ("backend", backend, BACKENDS),
