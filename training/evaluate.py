@@ -6,6 +6,7 @@ Scores what users get: the Q8_0 weights, the product's prompts, the label arg-ma
 import argparse
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Scorer:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(rows), 32):
             chosen = order[start : start + 32]
-            width = max(len(rows[i]) for i in chosen)
+            width = -(-max(len(rows[i]) for i in chosen) // 32) * 32  # few different shapes: kernels are made per shape
             batch = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in chosen])
             positions = torch.arange(width).expand(batch.shape)
             mask = torch.ones(width, width, dtype=torch.bool).tril().expand(len(chosen), 1, width, width)
@@ -150,6 +151,7 @@ def evaluate_labels(scorer: Scorer, data: Path, quick: bool) -> dict[str, Any]:
             for form, labels in forms.items():
                 rows = [scorer.ids(prompt.render({"text": r["text"]}, labels=labels)) for r in records]
                 found[f"{name} · {key}{form}"] = label_metrics(scorer.label_probs(rows, names), gold)
+                print(f"{name} · {key}{form}: {found[f'{name} · {key}{form}']}", file=sys.stderr, flush=True)
     if not quick:
         records = load_public(data, "sent_en_tweeteval_val")
         names = ("正面", "负面", "中性")

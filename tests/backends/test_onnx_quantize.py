@@ -52,10 +52,10 @@ def test_unsigned_rows_hold_the_same_values() -> None:
 
 @pytest.mark.parametrize("num_inputs", [16, 64, 100, 384, 896, 1024, 2816, 4864])
 def test_block_sizes_cover_all_inputs(num_inputs: int) -> None:
-    """At most eight blocks, whole, in multiples of 16 but for the last."""
+    """At most four blocks, whole, in multiples of 16 but for the last."""
     sizes = block_sizes(num_inputs, in_blocks=True)
     assert sum(sizes) == num_inputs
-    assert len(sizes) <= 8
+    assert len(sizes) <= 4
     assert all(size % 16 == 0 for size in sizes[:-1])
     assert block_sizes(num_inputs, in_blocks=False) == [num_inputs]
 

@@ -34,20 +34,20 @@ from allinone.backends.onnx.layer_weights import (
     load_layer,
     quantize_layer,
 )
-from allinone.backends.onnx.linear import FloatLinear, Int8Block, Int8Linear, Linear
+from allinone.backends.onnx.linear import Linear
 from allinone.backends.onnx.manifest import (
     EMBEDDINGS_FILE,
     FORMAT_VERSION,
     GRAPH_FILE,
     HEAD_FILE,
-    MANIFEST_FILE,
     LayerReport,
     Manifest,
     ModelShape,
     Quantization,
+    write_manifest,
 )
 from allinone.backends.onnx.parts import PartsFile, is_unchanged, save_checksum
-from allinone.backends.onnx.quantize import WeightType, block_sizes, quantize_rows
+from allinone.backends.onnx.quantize import WeightType, quantize_head
 from allinone.backends.onnx.reference import ReferenceRun
 from allinone.backends.onnx.smoothing import choose_scales, smooth_layer
 from allinone.backends.onnx.workspace import growing_folder
@@ -61,7 +61,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 MAX_LABEL_LOGPROB_ERROR = 0.03
 """Default bar: mean |difference| of label log-probabilities between FP32 and the compiled graph, in nats."""
 
-REFINED_SHARES = (0.1, 0.3, 1.0)
+REFINED_SHARES = (0.1, 0.2, 0.5, 1.0)
 """Shares of the matrices, those with the largest error first, that get finer blocks while the bar is not met."""
 
 PLAN_FILE = "plan.json"
@@ -183,7 +183,7 @@ def _compile_and_check(plan: _Plan, folder: Path, max_label_logprob_error: float
     agreement = compare_labels(expected, score_cases(backend, plan.cases), max_label_logprob_error)
     backend.close()
     manifest = manifest.model_copy(update={"agreement": agreement})
-    _write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     report("check", 1, 1)
     return manifest
 
@@ -235,7 +235,7 @@ class _Compilation:
             is_head_in_blocks="head" in self._plan.in_blocks,
             onnxruntime_version=onnxruntime.__version__,
         )
-        _write_manifest(self._folder, manifest)
+        write_manifest(self._folder, manifest)
         self._step(self._num_steps)
         return manifest, self._label_logits(head_rows, norm, reference)
 
@@ -336,7 +336,7 @@ class _Compilation:
                 scales, errors = choose_scales(reference.all_hidden(norm), [("head", sample)], blocks)
                 smoothed = ("final_norm",) if scales is not None else ()
                 report = LayerReport(name="head", smoothed=smoothed, blocks=blocks, error=errors)
-            head = _quantize_head(rows, scales, self._plan.weight_type, in_blocks=in_blocks)
+            head = quantize_head(rows, scales, self._plan.weight_type, in_blocks=in_blocks)
             matrices, vectors = linear_to_arrays(head, "head")
             if scales is not None:
                 vectors["unsmooth"] = scales
@@ -357,29 +357,6 @@ def _say_nothing(step: str, done: int, total: int) -> None:
 
 def _layer_part(index: int) -> str:
     return f"layer-{index:03d}"
-
-
-def _quantize_head(
-    rows: NDArray[Any], scales: FloatArray | None, weight_type: WeightType, *, in_blocks: bool
-) -> Linear:
-    """The head (vocab_size, hidden_size), some rows at a time, exactly as its label rows are quantised on demand."""
-    if weight_type == "float32":
-        return FloatLinear(weight=np.ascontiguousarray(np.asarray(rows, np.float32).T))
-    sizes = block_sizes(rows.shape[1], in_blocks=in_blocks)
-    weights = [np.empty((size, len(rows)), np.dtype(weight_type)) for size in sizes]
-    row_scales = [np.empty(len(rows), np.float32) for _ in sizes]
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, len(rows))
-        block = np.asarray(rows[start:stop], np.float32)
-        block = block if scales is None else block * scales
-        first = 0
-        for size, weight, row_scale in zip(sizes, weights, row_scales, strict=True):
-            integers, row_scale[start:stop] = quantize_rows(block[:, first : first + size], weight_type)
-            weight[:, start:stop] = integers.T
-            first += size
-    return Int8Linear(
-        blocks=tuple(Int8Block(weight=weight, scale=scale) for weight, scale in zip(weights, row_scales, strict=True))
-    )
 
 
 def _worst_matrices(layers: Sequence[LayerReport], share: float) -> frozenset[str]:
@@ -410,12 +387,6 @@ def _start_or_continue(folder: Path, plan: _Plan) -> None:
             (folder / name).unlink(missing_ok=True)
             (folder / f"{name}.checksum").unlink(missing_ok=True)
     path.write_text(json.dumps(record), encoding="utf-8")
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    temporary = folder / f"{MANIFEST_FILE}.tmp"
-    temporary.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-    temporary.replace(folder / MANIFEST_FILE)
 
 
 def _estimate_bytes(config: ModelConfig, quantization: Quantization) -> int:

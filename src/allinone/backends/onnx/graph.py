@@ -128,10 +128,10 @@ class DecoderGraph:
         builder, dim = self._builder, self._config.head_dim
         by_head = builder.constant("by_head", [-1, dim], np.int64)
         queries_and_keys = self._rotated(index, normed, weights)
-        values = builder.op("Reshape", add_linear(normed, weights.v, f"{index}.v"), by_head)
+        value_rows = builder.op("Reshape", add_linear(normed, weights.v, f"{index}.v"), by_head)
         query = builder.op("Gather", queries_and_keys, "query_rows")
         key = builder.op("Gather", queries_and_keys, "key_rows", output=f"new_key.{index}")
-        value = builder.op("Gather", values, "value_rows", output=f"new_value.{index}")
+        value = builder.op("Gather", value_rows, "value_rows", output=f"new_value.{index}")
         self._declare_cache(index)
 
         prefix_query = builder.op("Reshape", query, "prefix_query_shape", allowzero=1)
@@ -147,12 +147,9 @@ class DecoderGraph:
         prefix_probs, past_probs, new_probs = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
         prefix_probs = builder.op("Reshape", prefix_probs, "prefix_prob_shape", allowzero=1)
         prefix_part = _matmul(builder, prefix_probs, f"prefix_value.{index}")
-        attended = builder.op(
-            "Sum",
-            builder.op("Reshape", prefix_part, "query_shape", allowzero=1),
-            _matmul(builder, past_probs, f"past_value.{index}"),
-            _matmul(builder, new_probs, value),
-        )
+        attended = builder.op("Reshape", prefix_part, "query_shape", allowzero=1)
+        for probs, values in ((past_probs, f"past_value.{index}"), (new_probs, value)):
+            attended = builder.op("Add", attended, _matmul(builder, probs, values))
         attended = builder.op("Gather", builder.op("Reshape", attended, by_head), rows)
         whole = builder.constant("heads_joined", [-1, self._config.num_heads * dim], np.int64)
         return builder.op("Reshape", attended, whole)

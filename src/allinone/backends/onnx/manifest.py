@@ -136,3 +136,10 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(content)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         raise WeightsMismatch(f"{path} is damaged: {error}", hint=again) from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder whole or not at all; it is the last file, and makes the folder a model."""
+    temporary = folder / f"{MANIFEST_FILE}.tmp"
+    temporary.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    temporary.replace(folder / MANIFEST_FILE)

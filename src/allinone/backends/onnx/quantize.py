@@ -5,7 +5,7 @@ Owns the numbers of quantisation. Knows no graph nodes (`linear.py`) and no file
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ WeightType: TypeAlias = Literal["int8", "uint8", "float32"]
 
 WEIGHT_LIMIT = 127
 UNSIGNED_ZERO = 128
-MAX_BLOCKS = 8
+MAX_BLOCKS = 4
 BLOCK_MULTIPLE = 16
+_ROWS_AT_ONCE = 8_192
 
 
 def quantize_rows(rows: FloatArray, weight_type: Literal["int8", "uint8"]) -> tuple[NDArray[np.integer], FloatArray]:
@@ -46,7 +47,7 @@ def to_unsigned(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def block_sizes(num_inputs: int, *, in_blocks: bool) -> list[int]:
-    """How the inputs of a matrix are divided: not at all, or into at most 8 blocks of a multiple of 16 inputs."""
+    """How the inputs of a matrix are divided: not at all, or into at most 4 blocks of a multiple of 16 inputs."""
     if not in_blocks:
         return [num_inputs]
     size = -(-num_inputs // (MAX_BLOCKS * BLOCK_MULTIPLE)) * BLOCK_MULTIPLE
@@ -110,3 +111,24 @@ def output_error(inputs: FloatArray, rows: FloatArray, *, in_blocks: bool = Fals
         start += size
     norm = float(np.linalg.norm(exact))
     return float(np.linalg.norm(exact - approximate)) / norm if norm else 0.0
+
+
+def quantize_head(rows: NDArray[Any], scales: FloatArray | None, weight_type: WeightType, *, in_blocks: bool) -> Linear:
+    """The head (vocab_size, hidden_size), some rows at a time, exactly as its label rows are quantised on demand."""
+    if weight_type == "float32":
+        return FloatLinear(weight=np.ascontiguousarray(np.asarray(rows, np.float32).T))
+    sizes = block_sizes(rows.shape[1], in_blocks=in_blocks)
+    weights = [np.empty((size, len(rows)), np.dtype(weight_type)) for size in sizes]
+    row_scales = [np.empty(len(rows), np.float32) for _ in sizes]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, len(rows))
+        block = np.asarray(rows[start:stop], np.float32)
+        block = block if scales is None else block * scales
+        first = 0
+        for size, weight, row_scale in zip(sizes, weights, row_scales, strict=True):
+            integers, row_scale[start:stop] = quantize_rows(block[:, first : first + size], weight_type)
+            weight[:, start:stop] = integers.T
+            first += size
+    return Int8Linear(
+        blocks=tuple(Int8Block(weight=weight, scale=scale) for weight, scale in zip(weights, row_scales, strict=True))
+    )
