@@ -272,7 +272,7 @@ def main() -> None:
     if args.part in (None, "chat"):
         report["chat"] = evaluate_chat(scorer, 4 if args.quick else 100)
     if args.part == "text" or (args.part is None and not args.quick):
-        report["text"] = evaluate_text(scorer, data, 40)
+        report["text"] = evaluate_text(scorer, data, 30)
     text = json.dumps(report, ensure_ascii=False, indent=1)
     print(text)
     if args.out:

@@ -66,7 +66,7 @@ def test_blocks_keep_an_outlier_to_themselves() -> None:
     inputs[:, 3] *= 500
     rows[:, 3] /= 500
     rest = np.delete(inputs, 3, axis=1)
-    assert output_error(inputs, rows) > 2 * output_error(inputs, rows, in_blocks=True)
+    assert output_error(inputs, rows) > 1.8 * output_error(inputs, rows, in_blocks=True)
     assert output_error(rest, np.delete(rows, 3, axis=1)) < 0.02
 
 
