@@ -6,26 +6,27 @@ from tempfile import TemporaryDirectory
 from allinone import AllInOne
 
 TASK = """---
-description: 工单分类 · which desk a ticket goes to
+description: 评价分类 · what kind of review it is
 input: {schema: {text: string}}
-output: {schema: {label(enum): [退款, 物流, 其他]}}
+output: {schema: {label(enum): [好评, 差评]}}
 allinone.kind: label
-allinone.labels: {退款: {name: refund}, 物流: {name: delivery}, 其他: {name: other}}
+allinone.labels: {好评: {name: good}, 差评: {name: bad}}
 ---
 {{role "system"}}
-你是客服。判断工单的类别，只输出一个标签：{{#each labels}}{{label}} {{/each}}
+判断这条评价是哪一类，只输出一个标签：{{#each labels}}{{label}} {{/each}}
 {{role "user"}}
 {{text}}
 """
 
 with TemporaryDirectory() as folder:
-    file = Path(folder) / "desk.prompt"
+    file = Path(folder) / "review.prompt"
     file.write_text(TASK, encoding="utf-8")
     with AllInOne.load(tasks=folder) as ai:
-        first = ai.run("desk", "包裹三天没有动静了")
-        print(first.label, first.version)
+        first = ai.run("review", "等了一个小时,太失望了")
+        print(first.version, first.label, dict(first.probs or {}))
 
-        with_complaints = TASK.replace("其他]", "其他, 投诉]").replace("other}}", "other}, 投诉: {name: complaint}}")
-        file.write_text(with_complaints, encoding="utf-8")
-        second = ai.run("desk", "包裹三天没有动静了")
-        print(second.label, second.version, "with", len(second.probs or {}), "labels")
+        file.write_text(
+            TASK.replace("差评]", "差评, 中评]").replace("bad}}", "bad}, 中评: {name: mixed}}"), encoding="utf-8"
+        )
+        second = ai.run("review", "等了一个小时,太失望了")
+        print(second.version, second.label, dict(second.probs or {}))
