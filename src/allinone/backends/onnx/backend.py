@@ -189,16 +189,16 @@ class OnnxBackend:
         feeds = self._feeds(call, wanted)
         new_layers = self._make_room(call)
         results: dict[str, FloatArray] = {
-            "hidden": np.empty((1, len(feeds["wanted"]), self._config.hidden_size), np.float32),
-            "logits": np.empty((1, len(feeds["logits_rows"]), self._config.vocab_size), np.float32),
+            "hidden": np.empty((len(feeds["wanted"]), self._config.hidden_size), np.float32),
+            "logits": np.empty((len(feeds["logits_rows"]), self._config.vocab_size), np.float32),
         }
         if not self._is_float:
-            results["token_logits"] = np.empty((1, len(wanted.token_logits_rows), len(wanted.token_ids)), np.float32)
+            results["token_logits"] = np.empty((len(wanted.token_logits_rows), len(wanted.token_ids)), np.float32)
         caches = {f"new_key.{i}": new.key for i, new in enumerate(new_layers)}
         caches |= {f"new_value.{i}": new.value for i, new in enumerate(new_layers)}
         self._runner.run(feeds, results | caches)
         self._append(call, new_layers)
-        return wanted.pick({name: rows[0] for name, rows in results.items()})
+        return wanted.pick(results)
 
     def _place(self, pieces: Sequence[Piece]) -> _Call:
         """Seats for the pieces; own pasts are moved side by side unless they already sit so."""
@@ -257,7 +257,7 @@ class OnnxBackend:
             tokens, logits_rows = _at_least_two_or_none(tokens), _at_least_two_or_none(logits_rows)
         tokens = tokens or [0]  # ONNX Runtime cannot reduce over no rows
         cos, sin = self._rotary.rows(positions)
-        feeds["embeddings"] = self._embeddings.look_up(input_ids)[None]
+        feeds["embeddings"] = self._embeddings.look_up(input_ids)
         feeds["cos"], feeds["sin"], feeds["token_index"] = cos, sin, np.arange(len(input_ids))[None]
         feeds["wanted"] = np.array(tokens, np.int64)
         feeds["wanted_attended_rows"] = feeds["attended_rows"][feeds["wanted"]]
@@ -266,8 +266,8 @@ class OnnxBackend:
             feeds["token_logits_rows"] = np.array(wanted.token_logits_rows, np.int64)
             for index, block in enumerate(self._head.blocks(wanted.token_ids)):
                 feeds[f"token_weight.{index}"], feeds[f"token_scale.{index}"] = block.weight, block.scale
-            zeros = np.full((1, len(input_ids), 1), ACTIVATION_ZERO, np.uint8)
-            feeds["token_zeros"], feeds["wanted_zeros"] = zeros, zeros[:, : len(tokens)]
+            zeros = np.full(len(input_ids), ACTIVATION_ZERO, np.uint8)
+            feeds["token_zeros"], feeds["wanted_zeros"] = zeros, zeros[: len(tokens)]
         prefix_layers = self._stack.layers(call.prefixes)
         grid, shape = call.grid, self._shape
         nothing = LayerCache.of(np.empty(shape.block_size(grid.num_groups, grid.num_members, 0), np.float32))

@@ -78,8 +78,8 @@ class DecoderGraph:
     def _declare_inputs(self) -> None:
         declare, config = self._builder.input, self._config
         heads, key_heads, half = config.num_heads, config.num_kv_heads, config.head_dim // 2
-        declare("embeddings", np.float32, [1, "T", config.hidden_size])
-        declare("token_zeros", np.uint8, [1, "T", 1])
+        declare("embeddings", np.float32, ["T", config.hidden_size])
+        declare("token_zeros", np.uint8, ["T"])
         declare("token_index", np.int64, [1, "T"])
         declare("cos", np.float32, ["T", half])
         declare("sin", np.float32, ["T", half])
@@ -89,32 +89,33 @@ class DecoderGraph:
         declare("attended_rows", np.int64, ["T", heads])
         declare("mask", np.float32, ["G", 1, "M", "RS", "A"])
         declare("part_widths", np.int64, [3])
+        for name in ("prefix_query_shape", "prefix_score_shape", "prefix_prob_shape", "query_shape"):
+            declare(name, np.int64, [5])
         declare("wanted", np.int64, ["W"])
         declare("wanted_attended_rows", np.int64, ["W", heads])
-        declare("wanted_zeros", np.uint8, [1, "W", 1])
+        declare("wanted_zeros", np.uint8, ["W"])
 
     def add_layer(self, weights: LayerWeights) -> None:
         """Append the next layer; after the last one only the wanted tokens are left."""
-        index, builder, config = self._num_layers_added, self._builder, self._config
-        is_last = index == config.num_layers - 1
-        normed = self._norm(weights.input_norm, f"{index}.input_norm", "token_zeros")
+        index = self._num_layers_added
+        is_last = index == self._config.num_layers - 1
+        normed = Activation(self._builder, self._norm(weights.input_norm, f"{index}.input_norm"), "token_zeros")
         attended = self._attention(index, normed, weights, rows="wanted_attended_rows" if is_last else "attended_rows")
         zeros = "wanted_zeros" if is_last else "token_zeros"
         if is_last:
-            self._residual = builder.op("Gather", self._residual, "wanted", axis=1)
-        attended_activation = Activation(builder, attended, config.num_heads * config.head_dim, zeros)
-        self._branch = add_linear(attended_activation, weights.o, f"{index}.o")
-        normed = self._norm(weights.post_norm, f"{index}.post_norm", zeros)
+            self._residual = self._builder.op("Gather", self._residual, "wanted")
+        self._branch = add_linear(Activation(self._builder, attended, zeros), weights.o, f"{index}.o")
+        normed = Activation(self._builder, self._norm(weights.post_norm, f"{index}.post_norm"), zeros)
         self._branch = self._mlp(index, normed, weights, zeros)
         self._num_layers_added += 1
 
-    def _norm(self, weight: FloatVector, name: str, zeros: str) -> Activation:
+    def _norm(self, weight: FloatVector, name: str) -> str:
         """RMSNorm of residual + branch; the sum becomes the new residual. (The fused operator is not vectorised.)"""
         builder = self._builder
         if self._branch:
             self._residual = builder.op("Add", self._residual, self._branch)
         scale = builder.constant(f"{name}.weight", weight)
-        return Activation(builder, self._normalize(self._residual, scale), self._config.hidden_size, zeros)
+        return self._normalize(self._residual, scale)
 
     def _normalize(self, values: str, scale: str) -> str:
         """RMSNorm over the last axis."""
@@ -123,7 +124,7 @@ class DecoderGraph:
         return self._builder.op(kind, values, scale, axis=-1, epsilon=epsilon, stash_type=1)
 
     def _attention(self, index: int, normed: Activation, weights: LayerWeights, *, rows: str) -> str:
-        """Attention over prefix, own past and the new tokens; returns (1, T or W, H * D)."""
+        """Attention over prefix, own past and the new tokens; returns (T or W, H * D)."""
         builder, dim = self._builder, self._config.head_dim
         by_head = builder.constant("by_head", [-1, dim], np.int64)
         queries_and_keys = self._rotated(index, normed, weights)
@@ -133,15 +134,24 @@ class DecoderGraph:
         value = builder.op("Gather", value_rows, "value_rows", output=f"new_value.{index}")
         self._declare_cache(index)
 
-        keys = (f"prefix_key.{index}", f"past_key.{index}", key)
-        values = (f"prefix_value.{index}", f"past_value.{index}", value)
-        scores = builder.op("Concat", *(_matmul(builder, query, one, transpose=True) for one in keys), axis=-1)
+        prefix_query = builder.op("Reshape", query, "prefix_query_shape", allowzero=1)
+        prefix_scores = _matmul(builder, prefix_query, f"prefix_key.{index}", transpose=True)
+        scores = builder.op(
+            "Concat",
+            builder.op("Reshape", prefix_scores, "prefix_score_shape", allowzero=1),
+            _matmul(builder, query, f"past_key.{index}", transpose=True),
+            _matmul(builder, query, key, transpose=True),
+            axis=-1,
+        )
         probs = builder.op("Softmax", builder.op("Add", scores, "mask"), axis=-1)
-        parts = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
-        prefix_part, past_part, new_part = (_matmul(builder, *one) for one in zip(parts, values, strict=True))
-        attended = builder.op("Add", builder.op("Add", prefix_part, past_part), new_part)
+        prefix_probs, past_probs, new_probs = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
+        prefix_probs = builder.op("Reshape", prefix_probs, "prefix_prob_shape", allowzero=1)
+        prefix_part = _matmul(builder, prefix_probs, f"prefix_value.{index}")
+        attended = builder.op("Reshape", prefix_part, "query_shape", allowzero=1)
+        for probs, values in ((past_probs, f"past_value.{index}"), (new_probs, value)):
+            attended = builder.op("Add", attended, _matmul(builder, probs, values))
         attended = builder.op("Gather", builder.op("Reshape", attended, by_head), rows)
-        whole = builder.constant("heads_joined", [1, -1, self._config.num_heads * dim], np.int64)
+        whole = builder.constant("heads_joined", [-1, self._config.num_heads * dim], np.int64)
         return builder.op("Reshape", attended, whole)
 
     def _rotated(self, index: int, normed: Activation, weights: LayerWeights) -> str:
@@ -156,12 +166,13 @@ class DecoderGraph:
             normed_parts: list[str] = []
             norms = (("q_norm", weights.q_norm, heads), ("k_norm", weights.k_norm, key_heads))
             for part, (name, weight, num_heads) in zip(parts, norms, strict=True):
-                by_token_and_head = builder.constant(f"{name}.shape", [1, -1, num_heads, dim], np.int64)
+                by_token_and_head = builder.constant(f"{name}.shape", [-1, num_heads, dim], np.int64)
                 heads_apart = builder.op("Reshape", part, by_token_and_head)
                 scale = builder.constant(f"{index}.{name}.weight", weight)
                 normed_parts.append(self._normalize(heads_apart, scale))
-            whole = builder.constant("query_key_joined", [1, -1, (heads + key_heads) * dim], np.int64)
-            joined = builder.op("Reshape", builder.op("Concat", *normed_parts, axis=2), whole)
+            joined = builder.op("Concat", *normed_parts, axis=1)
+        one_batch = builder.constant("one_batch", [1, -1, (heads + key_heads) * dim], np.int64)
+        joined = builder.op("Reshape", joined, one_batch)
         rotated = builder.op("RotaryEmbedding", joined, "token_index", "cos", "sin", domain=MICROSOFT)
         return builder.op("Reshape", rotated, by_head)
 
@@ -178,22 +189,23 @@ class DecoderGraph:
         gate = builder.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)  # x * sigmoid(x): SiLU
         # `up` without its token scale: the quantisation of the product absorbs any factor of a row
         up, factor = add_unscaled_product(normed, weights.up, f"{index}.up")
-        product = Activation(builder, builder.op("Mul", gate, up), self._config.intermediate_size, zeros, factor=factor)
+        product = Activation(builder, builder.op("Mul", gate, up), zeros, factor=factor)
         return add_linear(product, weights.down, f"{index}.down")
 
     def finish(self, weights: HeadWeights) -> onnx.ModelProto:
         """Final norm, then three ways to read it: whole logits, logits of given ids, the hidden state itself."""
         builder, config = self._builder, self._config
-        hidden = self._norm(weights.norm, "final_norm", "wanted_zeros")
+        normed = self._norm(weights.norm, "final_norm")
         if weights.unsmooth is None:
-            builder.op("Identity", hidden.values, output="hidden")
+            builder.op("Identity", normed, output="hidden")
         else:
-            builder.op("Mul", hidden.values, builder.constant("unsmooth", weights.unsmooth), output="hidden")
-        builder.output("hidden", np.float32, [1, "W", config.hidden_size])
+            builder.op("Mul", normed, builder.constant("unsmooth", weights.unsmooth), output="hidden")
+        builder.output("hidden", np.float32, ["W", config.hidden_size])
+        hidden = Activation(builder, normed, "wanted_zeros")
         builder.input("logits_rows", np.int64, ["L"])
         logits = add_linear(hidden.select("logits_rows"), weights.head, "head")
         builder.op("Identity", logits, output="logits")
-        builder.output("logits", np.float32, [1, "L", config.vocab_size])
+        builder.output("logits", np.float32, ["L", config.vocab_size])
         if isinstance(weights.head, Int8Linear):
             self._add_token_logits(hidden, weights.head)
         return builder.model("decoder")
@@ -220,7 +232,7 @@ class DecoderGraph:
             builder.op("Identity", product, output="token_logits")
         else:
             builder.op("Mul", product, factor, output="token_logits")
-        builder.output("token_logits", np.float32, [1, "N", "C"])
+        builder.output("token_logits", np.float32, ["N", "C"])
 
 
 def _matmul(builder: GraphBuilder, left: str, right: str, *, transpose: bool = False) -> str:

@@ -238,7 +238,7 @@ def _count_users(old: Prefix | None, new: Prefix | None) -> None:
 def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None]], num_new_tokens: int) -> KVBlock:
     """A new block with the own past of every sequence of a grid, and room for new tokens; the sequences move there.
 
-    Room for 6 * sqrt(n) more tokens balances moving the cache again against attending over empty columns.
+    Room for 2 * sqrt(n) more tokens balances moving the cache again against attending over empty columns.
     Layer by layer; a block that nobody else uses is given back while the new one fills.
     """
     sequences = [(g, m, one) for g, row in enumerate(grid) for m, one in enumerate(row) if one is not None]
@@ -247,7 +247,7 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
         old for old, num_leaving in leaving.items() if not old.is_frozen and sum(old.users.values()) == num_leaving
     ]
     longest = max(one.num_own_tokens for _, _, one in sequences)
-    capacity = round_up(longest + num_new_tokens + 6 * math.isqrt(longest))
+    capacity = round_up(longest + num_new_tokens + 2 * math.isqrt(longest))
     block = KVBlock.zeros(shape, len(grid), len(grid[0]), capacity)
     for layer, target in enumerate(block.layers):
         for group, member, one in sequences:

@@ -54,34 +54,29 @@ Linear: TypeAlias = FloatLinear | Int8Linear
 
 
 class Activation:
-    """Float activations (1, tokens, inputs), quantised to uint8 with one scale per token when a layer first asks.
+    """Float activations (tokens, inputs), quantised to uint8 with one scale per token when a layer first asks.
 
     Args:
         builder: the graph being written.
         values: name of the float32 value.
-        num_inputs: its last size.
-        zeros: name of a uint8 input (1, tokens, 1) filled with 128, the zero point of each token.
-        factor: name of a float32 value (1, tokens, 1) that `values` still has to be multiplied with; None for 1.
+        zeros: name of a uint8 input (tokens,) filled with 128, the zero point of each token.
+        factor: name of a float32 value (tokens, 1) that `values` still has to be multiplied with; None for 1.
     """
 
-    def __init__(
-        self, builder: GraphBuilder, values: str, num_inputs: int, zeros: str, *, factor: str | None = None
-    ) -> None:
-        self.builder, self.values, self.num_inputs = builder, values, num_inputs
-        self._zeros, self._factor = zeros, factor
+    def __init__(self, builder: GraphBuilder, values: str, zeros: str, *, factor: str | None = None) -> None:
+        self.builder, self.values, self._zeros, self._factor = builder, values, zeros, factor
         self._quantized: tuple[str, str] | None = None
         self._parts: dict[tuple[int, ...], list[Activation]] = {}
 
     def quantized(self) -> tuple[str, str]:
-        """uint8 (1, tokens, inputs) and float32 scale (1, tokens, 1)."""
+        """uint8 (tokens, inputs) and float32 scale (tokens, 1)."""
         if self._quantized is None:
             builder = self.builder
             last_axis = builder.constant("last_axis", [-1], np.int64)
-            peak = builder.op("ReduceMax", builder.op("Abs", self.values), last_axis, keepdims=1)
+            peak = builder.op("ReduceMax", builder.op("Abs", self.values), last_axis, keepdims=0)
             scale = builder.op("Mul", peak, builder.constant("one_step", 1 / ACTIVATION_LIMIT))
-            # blocks as long as a token: faster than one scale per index of an axis, and no reshaped scale
-            block = {"axis": 2, "block_size": self.num_inputs}
-            integers = builder.op("QuantizeLinear", self.values, scale, self._zeros, **block)
+            integers = builder.op("QuantizeLinear", self.values, scale, self._zeros, axis=0)
+            scale = builder.op("Unsqueeze", scale, last_axis)
             self._quantized = integers, builder.op("Mul", scale, self._factor) if self._factor else scale
         return self._quantized
 
@@ -94,10 +89,7 @@ class Activation:
             builder = self.builder
             names = builder.constant(f"sizes_{'_'.join(map(str, key))}", key, np.int64)
             parts = builder.ops("Split", self.values, names, outputs=len(key), axis=-1)
-            self._parts[key] = [
-                Activation(builder, part, size, self._zeros, factor=self._factor)
-                for part, size in zip(parts, key, strict=True)
-            ]
+            self._parts[key] = [Activation(builder, part, self._zeros, factor=self._factor) for part in parts]
         return self._parts[key]
 
     def select(self, rows: str) -> SelectedActivation:
@@ -109,7 +101,7 @@ class SelectedActivation(Activation):
     """Rows of an activation, picked after quantisation: ONNX Runtime cannot reduce over no rows, but can pick none."""
 
     def __init__(self, whole: Activation, rows: str) -> None:
-        self._whole, self._rows, self.builder, self.num_inputs = whole, rows, whole.builder, whole.num_inputs
+        self._whole, self._rows, self.builder = whole, rows, whole.builder
         self._picked: dict[str, str] = {}
 
     def split(self, sizes: Sequence[int]) -> list[Activation]:
@@ -122,18 +114,18 @@ class SelectedActivation(Activation):
         return self._pick(self._whole.values)
 
     def quantized(self) -> tuple[str, str]:
-        """uint8 (1, rows, inputs) and float32 scale (1, rows, 1)."""
+        """uint8 (rows, inputs) and float32 scale (rows, 1)."""
         integers, scale = self._whole.quantized()
         return self._pick(integers), self._pick(scale)
 
     def _pick(self, value: str) -> str:
         if value not in self._picked:
-            self._picked[value] = self.builder.op("Gather", value, self._rows, axis=1)
+            self._picked[value] = self.builder.op("Gather", value, self._rows)
         return self._picked[value]
 
 
 def add_linear(x: Activation, linear: Linear, name: str) -> str:
-    """Write `x @ weight + bias`; returns the name of the result (1, tokens, outputs)."""
+    """Write `x @ weight + bias`; returns the name of the result (tokens, outputs)."""
     builder = x.builder
     bias = None if linear.bias is None else builder.constant(f"{name}.bias", linear.bias)
     product, factor = add_unscaled_product(x, linear, name)
@@ -146,7 +138,7 @@ def add_unscaled_product(x: Activation, linear: Linear, name: str) -> tuple[str,
     """Write `x @ weight` without what is the same for a whole token.
 
     Returns:
-        Name of the product (1, tokens, outputs), and of the factor (1, tokens, 1) it lacks; None if it lacks none.
+        Name of the product (tokens, outputs), and of the factor (tokens, 1) it lacks; None if it lacks none.
     """
     builder = x.builder
     if isinstance(linear, FloatLinear):
@@ -164,7 +156,7 @@ def add_int8_product(
     """Write exact integer products over blocks of inputs, scaled per output, and their sum.
 
     Args:
-        x: activations (1, tokens, inputs).
+        x: activations (tokens, inputs).
         sizes: inputs of each block.
         operands: names of weight (inputs of the block, outputs) and scale (outputs,) of each block.
         dtype: of the weights; uint8 ones have zero point 128.
