@@ -41,9 +41,11 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    """Largest resident size of this process so far. (Linux lets `ru_maxrss` begin at the size of the parent process.)"""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def measure_ours(compiled: Path, threads: int) -> dict[str, float]:

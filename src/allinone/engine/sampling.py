@@ -16,6 +16,9 @@ from allinone.errors import InvalidInput, ModelError
 
 BoolArray = NDArray[np.bool_]
 
+_ROUNDING = 1e-6
+"""Relative error of a sum of float32 weights: a share of the probability missed by less counts as reached."""
+
 
 def check_sampling(params: SamplingParams) -> None:
     """Refuse parameters that mean nothing.
@@ -100,7 +103,7 @@ class Sampler:
     def _draw(self, values: FloatArray) -> int:
         """One id from the softmax of what temperature, top_k, top_p and min_p leave over, applied in this order."""
         params = self._params
-        scaled = (values.astype(np.float64) - float(values.max())) / params.temperature
+        scaled = (values - values.max()) / np.float32(params.temperature)
         ids, weights = self._candidates(scaled)
         if params.min_p > 0:
             ids, weights = ids[weights >= params.min_p], weights[weights >= params.min_p]
@@ -108,7 +111,7 @@ class Sampler:
         place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
         return int(ids[min(place, len(ids) - 1)])
 
-    def _candidates(self, scaled: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _candidates(self, scaled: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Ids that top_k and top_p keep, and their weights exp(scaled), of which the largest is 1.
 
         Where an order matters it is by weight, ties by id, so that a seed gives the same ids everywhere. Sorting a
@@ -123,8 +126,8 @@ class Sampler:
             return _nucleus(ids, weights, top_p * weights.sum())
         if top_p == 1:
             ids = np.flatnonzero(np.isfinite(scaled))
-            return ids, np.exp(scaled[ids])
-        mass, floor = top_p * np.exp(scaled).sum(), -8.0
+            return ids, np.exp(scaled[ids], dtype=np.float64)
+        mass, floor = (1 - _ROUNDING) * top_p * np.exp(scaled).sum(dtype=np.float64), -8.0
         ids, weights = _sorted_above(scaled, floor)
         while weights.sum() < mass and floor > -1024:
             floor *= 2
@@ -132,11 +135,11 @@ class Sampler:
         return _nucleus(ids, weights, mass)
 
 
-def _sorted_above(scaled: NDArray[np.float64], floor: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _sorted_above(scaled: FloatArray, floor: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Ids whose scaled logit is finite and at least `floor`, likeliest first, and their weights."""
-    ids = np.flatnonzero(scaled >= max(floor, np.finfo(np.float64).min))
+    ids = np.flatnonzero(scaled >= max(floor, float(np.finfo(np.float32).min)))
     ids = ids[np.argsort(-scaled[ids], kind="stable")]
-    return ids, np.exp(scaled[ids])
+    return ids, np.exp(scaled[ids], dtype=np.float64)
 
 
 def _nucleus(

@@ -66,7 +66,7 @@ def attention_feeds(
 
     Invariant: every index points at a real row; padding repeats row 0 and is masked.
     """
-    heads, key_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
+    heads, key_heads = config.num_heads, config.num_kv_heads
     groups, members, steps, repeat = grid.num_groups, grid.num_members, grid.num_steps, heads // key_heads
     num_tokens = sum(len(one.input_ids) for one in placements)
     packed = np.zeros((groups, 1, members, 1, steps), np.int64)  # packed token of each place in the grid
@@ -82,25 +82,17 @@ def attention_feeds(
     head_place = (head // repeat) * (members * repeat * steps) + (head % repeat) * steps
     key_head = np.arange(key_heads)[:, None, None]
     query_head = np.arange(heads).reshape(key_heads, 1, repeat, 1)
-    rows = packed * (heads + key_heads)
+    rows = packed * (heads + 2 * key_heads)
     folded = repeat * steps
-    new_tokens = packed[:, :, :, 0]
-    # the members of a group share its prefix, so their rows are one product; single steps keep one product per member,
-    # because a product of one row is summed in another order than a product of several
-    shared = (groups, key_heads, members, folded) if steps == 1 else (groups, key_heads, 1, members * folded)
-    own = (groups, key_heads, members, folded)
+    key_rows = rows[:, :, :, 0] + heads + key_head
     widths = (grid.prefix_width, grid.past_width, steps)
     return {
         "query_rows": (rows + query_head).reshape(groups, key_heads, members, folded),
-        "key_rows": rows[:, :, :, 0] + heads + key_head,
-        "value_rows": new_tokens * key_heads + key_head,
+        "key_rows": key_rows,
+        "value_rows": key_rows + key_heads,
         "attended_rows": place[:, None] + head_place,
         "mask": _mask(grid, placements, repeat),
         "part_widths": np.array(widths),
-        "prefix_query_shape": np.array((*shared, dim)),
-        "prefix_score_shape": np.array((*own, grid.prefix_width)),
-        "prefix_prob_shape": np.array((*shared, grid.prefix_width)),
-        "query_shape": np.array((*own, dim)),
     }
 
 

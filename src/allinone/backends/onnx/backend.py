@@ -266,7 +266,7 @@ class OnnxBackend:
             feeds["token_logits_rows"] = np.array(wanted.token_logits_rows, np.int64)
             for index, block in enumerate(self._head.blocks(wanted.token_ids)):
                 feeds[f"token_weight.{index}"], feeds[f"token_scale.{index}"] = block.weight, block.scale
-            zeros = np.full(len(input_ids), ACTIVATION_ZERO, np.uint8)
+            zeros = np.full((len(input_ids), 1), ACTIVATION_ZERO, np.uint8)
             feeds["token_zeros"], feeds["wanted_zeros"] = zeros, zeros[: len(tokens)]
         prefix_layers = self._stack.layers(call.prefixes)
         grid, shape = call.grid, self._shape

@@ -39,13 +39,12 @@ FloatVector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
-    """One decoder layer. `qk` computes all query heads, then all key heads, in one product; its query part already
-    holds the attention scale D**-0.5 (for Qwen3 the scale is in `q_norm`, which comes after).
+    """One decoder layer. `qkv` computes all query heads, then all key heads, then all value heads, in one product; its
+    query part already holds the attention scale D**-0.5 (for Qwen3 the scale is in `q_norm`, which comes after).
     """
 
     input_norm: FloatVector
-    qk: Linear
-    v: Linear
+    qkv: Linear
     q_norm: FloatVector | None
     k_norm: FloatVector | None
     o: Linear
@@ -79,7 +78,7 @@ class DecoderGraph:
         declare, config = self._builder.input, self._config
         heads, key_heads, half = config.num_heads, config.num_kv_heads, config.head_dim // 2
         declare("embeddings", np.float32, ["T", config.hidden_size])
-        declare("token_zeros", np.uint8, ["T"])
+        declare("token_zeros", np.uint8, ["T", 1])
         declare("token_index", np.int64, [1, "T"])
         declare("cos", np.float32, ["T", half])
         declare("sin", np.float32, ["T", half])
@@ -89,23 +88,23 @@ class DecoderGraph:
         declare("attended_rows", np.int64, ["T", heads])
         declare("mask", np.float32, ["G", 1, "M", "RS", "A"])
         declare("part_widths", np.int64, [3])
-        for name in ("prefix_query_shape", "prefix_score_shape", "prefix_prob_shape", "query_shape"):
-            declare(name, np.int64, [5])
         declare("wanted", np.int64, ["W"])
         declare("wanted_attended_rows", np.int64, ["W", heads])
-        declare("wanted_zeros", np.uint8, ["W"])
+        declare("wanted_zeros", np.uint8, ["W", 1])
 
     def add_layer(self, weights: LayerWeights) -> None:
         """Append the next layer; after the last one only the wanted tokens are left."""
         index = self._num_layers_added
         is_last = index == self._config.num_layers - 1
-        normed = Activation(self._builder, self._norm(weights.input_norm, f"{index}.input_norm"), "token_zeros")
+        builder, config = self._builder, self._config
+        hidden_size, attended_size = config.hidden_size, config.num_heads * config.head_dim
+        normed = Activation(builder, self._norm(weights.input_norm, f"{index}.input_norm"), hidden_size, "token_zeros")
         attended = self._attention(index, normed, weights, rows="wanted_attended_rows" if is_last else "attended_rows")
         zeros = "wanted_zeros" if is_last else "token_zeros"
         if is_last:
-            self._residual = self._builder.op("Gather", self._residual, "wanted")
-        self._branch = add_linear(Activation(self._builder, attended, zeros), weights.o, f"{index}.o")
-        normed = Activation(self._builder, self._norm(weights.post_norm, f"{index}.post_norm"), zeros)
+            self._residual = builder.op("Gather", self._residual, "wanted")
+        self._branch = add_linear(Activation(builder, attended, attended_size, zeros), weights.o, f"{index}.o")
+        normed = Activation(builder, self._norm(weights.post_norm, f"{index}.post_norm"), hidden_size, zeros)
         self._branch = self._mlp(index, normed, weights, zeros)
         self._num_layers_added += 1
 
@@ -127,54 +126,55 @@ class DecoderGraph:
         """Attention over prefix, own past and the new tokens; returns (T or W, H * D)."""
         builder, dim = self._builder, self._config.head_dim
         by_head = builder.constant("by_head", [-1, dim], np.int64)
-        queries_and_keys = self._rotated(index, normed, weights)
-        value_rows = builder.op("Reshape", add_linear(normed, weights.v, f"{index}.v"), by_head)
-        query = builder.op("Gather", queries_and_keys, "query_rows")
-        key = builder.op("Gather", queries_and_keys, "key_rows", output=f"new_key.{index}")
-        value = builder.op("Gather", value_rows, "value_rows", output=f"new_value.{index}")
+        joined = self._queries_keys_values(index, normed, weights)
+        rotated = builder.op("Reshape", self._rotated(joined), by_head)
+        query = builder.op("Gather", rotated, "query_rows")
+        key = builder.op("Gather", rotated, "key_rows", output=f"new_key.{index}")
+        unrotated = builder.op("Reshape", joined, by_head)
+        value = builder.op("Gather", unrotated, "value_rows", output=f"new_value.{index}")
         self._declare_cache(index)
 
-        prefix_query = builder.op("Reshape", query, "prefix_query_shape", allowzero=1)
-        prefix_scores = _matmul(builder, prefix_query, f"prefix_key.{index}", transpose=True)
-        scores = builder.op(
-            "Concat",
-            builder.op("Reshape", prefix_scores, "prefix_score_shape", allowzero=1),
-            _matmul(builder, query, f"past_key.{index}", transpose=True),
-            _matmul(builder, query, key, transpose=True),
-            axis=-1,
-        )
+        keys = (f"prefix_key.{index}", f"past_key.{index}", key)
+        scores = builder.op("Concat", *(_matmul(builder, query, part, transpose=True) for part in keys), axis=-1)
         probs = builder.op("Softmax", builder.op("Add", scores, "mask"), axis=-1)
-        prefix_probs, past_probs, new_probs = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
-        prefix_probs = builder.op("Reshape", prefix_probs, "prefix_prob_shape", allowzero=1)
-        prefix_part = _matmul(builder, prefix_probs, f"prefix_value.{index}")
-        attended = builder.op("Reshape", prefix_part, "query_shape", allowzero=1)
-        for probs, values in ((past_probs, f"past_value.{index}"), (new_probs, value)):
-            attended = builder.op("Add", attended, _matmul(builder, probs, values))
+        parts = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
+        values = (f"prefix_value.{index}", f"past_value.{index}", value)
+        attended, *others = (_matmul(builder, *part) for part in zip(parts, values, strict=True))
+        for other in others:
+            attended = builder.op("Add", attended, other)
         attended = builder.op("Gather", builder.op("Reshape", attended, by_head), rows)
         whole = builder.constant("heads_joined", [-1, self._config.num_heads * dim], np.int64)
         return builder.op("Reshape", attended, whole)
 
-    def _rotated(self, index: int, normed: Activation, weights: LayerWeights) -> str:
-        """Queries and keys of all tokens, rotated to their positions: rows (T * (H + K), D)."""
+    def _queries_keys_values(self, index: int, normed: Activation, weights: LayerWeights) -> str:
+        """Queries, keys and values of all tokens, side by side: (T, (H + 2 K) * D); for Qwen3 with their norms."""
         builder, config = self._builder, self._config
         dim, heads, key_heads = config.head_dim, config.num_heads, config.num_kv_heads
-        by_head = builder.constant("by_head", [-1, dim], np.int64)
-        joined = add_linear(normed, weights.qk, f"{index}.qk")
-        if weights.q_norm is not None and weights.k_norm is not None:
-            sizes = builder.constant("query_key_sizes", [heads * dim, key_heads * dim], np.int64)
-            parts = builder.ops("Split", joined, sizes, outputs=2, axis=-1)
-            normed_parts: list[str] = []
-            norms = (("q_norm", weights.q_norm, heads), ("k_norm", weights.k_norm, key_heads))
-            for part, (name, weight, num_heads) in zip(parts, norms, strict=True):
-                by_token_and_head = builder.constant(f"{name}.shape", [-1, num_heads, dim], np.int64)
-                heads_apart = builder.op("Reshape", part, by_token_and_head)
-                scale = builder.constant(f"{index}.{name}.weight", weight)
-                normed_parts.append(self._normalize(heads_apart, scale))
-            joined = builder.op("Concat", *normed_parts, axis=1)
-        one_batch = builder.constant("one_batch", [1, -1, (heads + key_heads) * dim], np.int64)
-        joined = builder.op("Reshape", joined, one_batch)
-        rotated = builder.op("RotaryEmbedding", joined, "token_index", "cos", "sin", domain=MICROSOFT)
-        return builder.op("Reshape", rotated, by_head)
+        joined = add_linear(normed, weights.qkv, f"{index}.qkv")
+        if weights.q_norm is None or weights.k_norm is None:
+            return joined
+        sizes = builder.constant("query_key_value_sizes", [heads * dim, key_heads * dim, key_heads * dim], np.int64)
+        query, key, value = builder.ops("Split", joined, sizes, outputs=3, axis=-1)
+        normed_parts: list[str] = []
+        for part, name, weight, num_heads in (
+            (query, "q_norm", weights.q_norm, heads),
+            (key, "k_norm", weights.k_norm, key_heads),
+        ):
+            by_token_and_head = builder.constant(f"{name}.shape", [-1, num_heads, dim], np.int64)
+            by_token = builder.constant(f"{name}.flat_shape", [-1, num_heads * dim], np.int64)
+            heads_apart = builder.op("Reshape", part, by_token_and_head)
+            scaled = self._normalize(heads_apart, builder.constant(f"{index}.{name}.weight", weight))
+            normed_parts.append(builder.op("Reshape", scaled, by_token))
+        return builder.op("Concat", *normed_parts, value, axis=-1)
+
+    def _rotated(self, joined: str) -> str:
+        """Every head rotated to its token's position: (1, T, (H + 2 K) * D). Nobody reads the values in it: rotating
+        them too is cheaper than taking the heads apart.
+        """
+        builder, config = self._builder, self._config
+        width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+        one_batch = builder.op("Reshape", joined, builder.constant("one_batch", [1, -1, width], np.int64))
+        return builder.op("RotaryEmbedding", one_batch, "token_index", "cos", "sin", domain=MICROSOFT)
 
     def _declare_cache(self, index: int) -> None:
         builder, heads, dim = self._builder, self._config.num_kv_heads, self._config.head_dim
@@ -189,7 +189,8 @@ class DecoderGraph:
         gate = builder.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)  # x * sigmoid(x): SiLU
         # `up` without its token scale: the quantisation of the product absorbs any factor of a row
         up, factor = add_unscaled_product(normed, weights.up, f"{index}.up")
-        product = Activation(builder, builder.op("Mul", gate, up), zeros, factor=factor)
+        size = self._config.intermediate_size
+        product = Activation(builder, builder.op("Mul", gate, up), size, zeros, factor=factor)
         return add_linear(product, weights.down, f"{index}.down")
 
     def finish(self, weights: HeadWeights) -> onnx.ModelProto:
@@ -201,7 +202,7 @@ class DecoderGraph:
         else:
             builder.op("Mul", normed, builder.constant("unsmooth", weights.unsmooth), output="hidden")
         builder.output("hidden", np.float32, ["W", config.hidden_size])
-        hidden = Activation(builder, normed, "wanted_zeros")
+        hidden = Activation(builder, normed, config.hidden_size, "wanted_zeros")
         builder.input("logits_rows", np.int64, ["L"])
         logits = add_linear(hidden.select("logits_rows"), weights.head, "head")
         builder.op("Identity", logits, output="logits")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
-OPSET = 18
+OPSET = 21
 WEIGHTS_FILE = "weights.bin"
 
 StoreMatrix: TypeAlias = Callable[[str, NDArray[Any]], int]
@@ -76,7 +76,7 @@ class GraphBuilder:
         """The finished model. Constants that live in the weights file are references."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._constants.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="qwen-allinone")
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="qwen-allinone")
 
 
 def _value_info(name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> onnx.ValueInfoProto:

@@ -25,15 +25,13 @@ FloatArray: TypeAlias = NDArray[np.float32]
 class FloatLayer:
     """One decoder layer in float32; matrices (outputs, inputs), as PyTorch keeps them.
 
-    `qk` and `qk_bias` are the query rows, then the key rows. The attention scale head_dim**-0.5 is already in the query
-    part (qwen2) or in `q_norm` (qwen3).
+    `qkv` and `qkv_bias` are the query rows, the key rows, then the value rows. The attention scale head_dim**-0.5 is
+    already in the query part (qwen2) or in `q_norm` (qwen3).
     """
 
     input_norm: FloatArray
-    qk: FloatArray
-    qk_bias: FloatArray | None
-    v: FloatArray
-    v_bias: FloatArray | None
+    qkv: FloatArray
+    qkv_bias: FloatArray | None
     q_norm: FloatArray | None
     k_norm: FloatArray | None
     o: FloatArray
@@ -55,20 +53,18 @@ def load_layer(source: WeightSource, index: int) -> FloatLayer:
     def load(name: str) -> FloatArray:
         return source.load(f"model.layers.{index}.{name}")
 
-    q, k = load("self_attn.q_proj.weight"), load("self_attn.k_proj.weight")
-    qk_bias = v_bias = q_norm = k_norm = None
+    q, k, v = (load(f"self_attn.{name}_proj.weight") for name in "qkv")
+    qkv_bias = q_norm = k_norm = None
     if config.architecture == "qwen2":
         q = q * scale
-        qk_bias = np.concatenate([load("self_attn.q_proj.bias") * scale, load("self_attn.k_proj.bias")])
-        v_bias = load("self_attn.v_proj.bias")
+        q_bias, k_bias, v_bias = (load(f"self_attn.{name}_proj.bias") for name in "qkv")
+        qkv_bias = np.concatenate([q_bias * scale, k_bias, v_bias])
     else:
         q_norm, k_norm = load("self_attn.q_norm.weight") * scale, load("self_attn.k_norm.weight")
     return FloatLayer(
         input_norm=load("input_layernorm.weight"),
-        qk=np.concatenate([q, k]),
-        qk_bias=qk_bias,
-        v=load("self_attn.v_proj.weight"),
-        v_bias=v_bias,
+        qkv=np.concatenate([q, k, v]),
+        qkv_bias=qkv_bias,
         q_norm=q_norm,
         k_norm=k_norm,
         o=load("self_attn.o_proj.weight"),
@@ -79,19 +75,33 @@ def load_layer(source: WeightSource, index: int) -> FloatLayer:
     )
 
 
-_LINEARS = ("qk", "v", "o", "gate", "up", "down")
+MATRICES = ("qkv", "o", "gate", "up", "down")
 _VECTORS = ("input_norm", "post_norm", "q_norm", "k_norm")
 
 
-def quantize_layer(layer: FloatLayer, weight_type: WeightType, in_blocks: Collection[str] = ()) -> LayerWeights:
-    """The layer in the form the graph multiplies with; matrices named in `in_blocks` get finer blocks."""
+def quantize_layer(
+    layer: FloatLayer,
+    weight_type: WeightType,
+    in_blocks: Collection[str] = (),
+    *,
+    already: Mapping[str, Linear] | None = None,
+) -> LayerWeights:
+    """The layer in the form the graph multiplies with.
+
+    Args:
+        layer: float weights.
+        weight_type: of the matrices.
+        in_blocks: names of matrices that get finer blocks.
+        already: matrices that were made before, by name.
+    """
+    known = already or {}
 
     def make(name: str) -> Linear:
         rows, bias = getattr(layer, name), getattr(layer, f"{name}_bias", None)
-        return make_linear(rows, bias, weight_type, in_blocks=name in in_blocks)
+        return known.get(name) or make_linear(rows, bias, weight_type, in_blocks=name in in_blocks)
 
-    with ThreadPoolExecutor() as pool:  # numpy releases the lock, so the six matrices share the cores
-        made = dict(zip(_LINEARS, pool.map(make, _LINEARS), strict=True))
+    with ThreadPoolExecutor() as pool:  # numpy releases the lock, so the five matrices share the cores
+        made = dict(zip(MATRICES, pool.map(make, MATRICES), strict=True))
     return LayerWeights(**made, **{name: getattr(layer, name) for name in _VECTORS})
 
 
@@ -102,7 +112,7 @@ def layer_to_arrays(weights: LayerWeights, index: int) -> tuple[dict[str, NDArra
     for name in _VECTORS:
         if (values := getattr(weights, name)) is not None:
             vectors[f"{index}.{name}"] = values
-    for name in _LINEARS:
+    for name in MATRICES:
         linear_matrices, linear_vectors = linear_to_arrays(getattr(weights, name), f"{index}.{name}")
         matrices |= linear_matrices
         vectors |= linear_vectors
@@ -112,7 +122,7 @@ def layer_to_arrays(weights: LayerWeights, index: int) -> tuple[dict[str, NDArra
 def layer_from_arrays(arrays: Mapping[str, NDArray[Any]], index: int) -> LayerWeights:
     """The layer whose arrays these are."""
     vectors = {name: arrays.get(f"{index}.{name}") for name in _VECTORS}
-    linears = {name: linear_from_arrays(arrays, f"{index}.{name}") for name in _LINEARS}
+    linears = {name: linear_from_arrays(arrays, f"{index}.{name}") for name in MATRICES}
     return LayerWeights(**linears, **vectors)  # pyright: ignore[reportArgumentType] - norms are always there
 
 

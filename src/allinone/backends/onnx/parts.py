@@ -31,27 +31,28 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A finished part: its matrices (mapped) and vectors, and notes as JSON values."""
+    """A finished part: its matrices (mapped) and vectors, where its matrices lie, and notes as JSON values."""
 
     arrays: dict[str, NDArray[Any]]
+    offsets: dict[str, int]
     notes: dict[str, Any]
 
 
 class PartsFile:
     """`weights.bin` and its parts, in the order they were made."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open or continue the weights file of a folder."""
-        self._folder = folder
-        self._path = folder / WEIGHTS_FILE
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        """Open or continue the weights file of a folder; `prefix` begins the names of another version beside it."""
+        self._folder, self._prefix = folder, prefix
+        self._path = folder / f"{prefix}{WEIGHTS_FILE}"
         self._path.touch()
         self._end = 0
-        self._offsets: dict[str, int] = {}
 
-    def offset_of(self, name: str, values: NDArray[Any]) -> int:
-        """Where the matrix `name` lies in the weights file (`values` is not needed: parts are written before)."""
-        del values
-        return self._offsets[name]
+    @staticmethod
+    def promote(folder: Path, prefix: str) -> None:
+        """The version of this prefix takes the place of the one without. No part of either may be in use."""
+        for file in (folder / f"{prefix}{WEIGHTS_FILE}", *folder.glob(f"{prefix}*.part.npz")):
+            file.replace(folder / file.name.removeprefix(prefix))
 
     def find(self, part: str) -> Part | None:
         """The next part in the file, if it is this one, and whole."""
@@ -77,7 +78,7 @@ class PartsFile:
                 file.write(np.ascontiguousarray(values).data)
             record["stop"] = file.tell()
         record["checksum"] = self._checksum(record["start"], record["stop"])
-        temporary = self._folder / f"{part}.tmp.npz"
+        temporary = self._folder / f"{self._prefix}{part}.tmp.npz"
         stored = {**vectors, "record": np.frombuffer(json.dumps(record).encode(), np.uint8)}
         np.savez(temporary, **stored)  # pyright: ignore[reportArgumentType] - arrays only
         temporary.replace(self._record_file(part))
@@ -105,15 +106,14 @@ class PartsFile:
                 file.unlink()
 
     def _accept(self, record: dict[str, Any], vectors: Arrays) -> Part:
-        arrays = dict(vectors)
+        arrays, offsets = dict(vectors), {name: place[0] for name, place in record["matrices"].items()}
         for name, (offset, dtype, shape) in record["matrices"].items():
             arrays[name] = np.memmap(self._path, np.dtype(dtype), mode="r", offset=offset, shape=tuple(shape))
-            self._offsets[name] = offset
         self._end = record["stop"]
-        return Part(arrays=arrays, notes=record["notes"])
+        return Part(arrays=arrays, offsets=offsets, notes=record["notes"])
 
     def _record_file(self, part: str) -> Path:
-        return self._folder / f"{part}.part.npz"
+        return self._folder / f"{self._prefix}{part}.part.npz"
 
     def _checksum(self, start: int, stop: int) -> int:
         with self._path.open("rb") as file:

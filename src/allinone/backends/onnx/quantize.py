@@ -91,24 +91,17 @@ def smoothing_scales(activation_peaks: FloatArray, weight_peaks: FloatArray, str
     return scales
 
 
-def output_error(inputs: FloatArray, rows: FloatArray, *, in_blocks: bool = False) -> float:
+def output_error(inputs: FloatArray, rows: FloatArray) -> float:
     """What quantisation costs one matrix: relative error (Frobenius) of its output on these inputs.
 
     Args:
         inputs: float32 (tokens, inputs).
         rows: float32 (outputs, inputs).
-        in_blocks: scales per block of inputs instead of one per token and row.
     """
     exact = inputs @ rows.T
-    approximate = np.zeros_like(exact)
-    start = 0
-    for size in block_sizes(rows.shape[1], in_blocks=in_blocks):
-        part = slice(start, start + size)
-        integers, scale = quantize_rows(rows[:, part], "int8")
-        activations, token_scale = quantize_rows(inputs[:, part], "int8")
-        product = activations.astype(np.float32) @ integers.astype(np.float32).T
-        approximate += product * token_scale[:, None] * scale
-        start += size
+    integers, scale = quantize_rows(rows, "int8")
+    activations, token_scale = quantize_rows(inputs, "int8")
+    approximate = (activations.astype(np.float32) @ integers.astype(np.float32).T) * token_scale[:, None] * scale
     norm = float(np.linalg.norm(exact))
     return float(np.linalg.norm(exact - approximate)) / norm if norm else 0.0
 

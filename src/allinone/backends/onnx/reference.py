@@ -67,15 +67,14 @@ class ReferenceRun:
     def _attention(self, normed: FloatArray, layer: FloatLayer) -> FloatArray:
         config = self._config
         heads, key_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
-        joined = normed @ layer.qk.T
-        value = normed @ layer.v.T
-        if layer.qk_bias is not None and layer.v_bias is not None:
-            joined, value = joined + layer.qk_bias, value + layer.v_bias
-        joined = joined.reshape(-1, heads + key_heads, dim)
-        query, key = joined[:, :heads], joined[:, heads:]
+        joined = normed @ layer.qkv.T
+        if layer.qkv_bias is not None:
+            joined = joined + layer.qkv_bias
+        joined = joined.reshape(-1, heads + 2 * key_heads, dim)
+        query, key, value = np.split(joined, [heads, heads + key_heads], axis=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             query, key = self._norm(query, layer.q_norm), self._norm(key, layer.k_norm)
-        query, key, value = self._rotate(query), self._rotate(key), value.reshape(-1, key_heads, dim)
+        query, key = self._rotate(query), self._rotate(key)
         attended = np.empty((len(normed), heads, dim), np.float32)
         start = 0
         for stop in self._stops:

@@ -7,7 +7,7 @@ comes before (the norm, `v` before `o`, `up` before `down`). It is done where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allinone.backends.onnx.layer_weights import FloatLayer
-from allinone.backends.onnx.manifest import LayerReport
 from allinone.backends.onnx.quantize import output_error, smoothing_scales
 from allinone.backends.onnx.reference import LayerInputs
 from allinone.models.weights import ModelConfig
@@ -39,7 +38,7 @@ class _Site:
 
 
 SITES = (
-    _Site(name="input_norm", inputs=lambda inputs: inputs.input_norm, readers=("qk", "v")),
+    _Site(name="input_norm", inputs=lambda inputs: inputs.input_norm, readers=("qkv",)),
     _Site(name="v", inputs=lambda inputs: inputs.attended, readers=("o",)),
     _Site(name="post_norm", inputs=lambda inputs: inputs.post_norm, readers=("gate", "up")),
     _Site(name="up", inputs=lambda inputs: inputs.product, readers=("down",)),
@@ -47,58 +46,56 @@ SITES = (
 
 
 def smooth_layer(
-    name: str, config: ModelConfig, layer: FloatLayer, inputs: LayerInputs, in_blocks: Collection[str]
-) -> LayerReport:
+    config: ModelConfig, layer: FloatLayer, inputs: LayerInputs
+) -> tuple[dict[str, FloatArray], dict[str, float]]:
     """Smooth what gains by it, in place.
 
     Args:
-        name: of the layer, for the report.
         config: sizes of the model.
         layer: float weights; changed to an equivalent layer.
         inputs: what its matrices read on the built-in texts.
-        in_blocks: matrices of this layer that are kept in finer blocks.
+
+    Returns:
+        The scales of each smoothed site, for `apply_scales`, and the relative error of each matrix with them.
     """
-    done: list[str] = []
+    done: dict[str, FloatArray] = {}
     error: dict[str, float] = {}
     for site in SITES:
         values = site.inputs(inputs)
         readers = [(reader, getattr(layer, reader)) for reader in site.readers]
-        scales, error_of = choose_scales(values, readers, in_blocks, _widen(site, config))
+        scales, error_of = choose_scales(values, readers, _widen(site, config))
         error |= error_of
         if scales is not None:
-            _apply(layer, site, scales, config)
-            done.append(site.name)
-    return LayerReport(name=name, smoothed=tuple(done), blocks=tuple(sorted(in_blocks)), error=error)
+            apply_scales(config, layer, {site.name: scales})
+            done[site.name] = scales
+    return done, error
 
 
 Fold: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 def choose_scales(
-    values: FloatArray, readers: list[tuple[str, FloatArray]], in_blocks: Collection[str], share: Fold | None = None
+    values: FloatArray, readers: list[tuple[str, FloatArray]], share: Fold | None = None
 ) -> tuple[FloatArray | None, dict[str, float]]:
     """The smoothing that lowers the error of these matrices most, or None.
 
     Args:
         values: what they read, float32 (tokens, inputs).
         readers: name and matrix (outputs, inputs) of each.
-        in_blocks: names of those in finer blocks.
         share: makes scales equal within inputs that must share one; None when each input has its own.
 
     Returns:
         Scales (inputs,) to divide `values` by, and the relative error of each matrix with them.
     """
     sample = values[:: -(-len(values) // MAX_SAMPLED_TOKENS)]
-    errors = {name: output_error(sample, rows, in_blocks=name in in_blocks) for name, rows in readers}
+    errors = {name: output_error(sample, rows) for name, rows in readers}
     best, best_scales, best_errors = MIN_GAIN * _total(errors), None, errors
     value_peaks = np.abs(values).max(axis=0)
     weight_peaks = np.max([np.abs(rows).max(axis=0) for _, rows in readers], axis=0)
     for strength in STRENGTHS:
         scales = smoothing_scales(value_peaks, weight_peaks, strength)
         scales = scales if share is None else share(scales)
-        errors = {
-            name: output_error(sample / scales, rows * scales, in_blocks=name in in_blocks) for name, rows in readers
-        }
+        errors = {name: output_error(sample / scales, rows * scales) for name, rows in readers}
         if _total(errors) < best:
             best, best_scales, best_errors = _total(errors), scales, errors
     return best_scales, best_errors
@@ -122,7 +119,14 @@ def _widen(site: _Site, config: ModelConfig) -> Fold | None:
     return share
 
 
-def _apply(layer: FloatLayer, site: _Site, scales: FloatArray, config: ModelConfig) -> None:
+def apply_scales(config: ModelConfig, layer: FloatLayer, scales: Mapping[str, FloatArray]) -> None:
+    """Change a layer, in place, to the equivalent one with these scales of its sites."""
+    for site in SITES:
+        if site.name in scales:
+            _apply(config, layer, site, scales[site.name])
+
+
+def _apply(config: ModelConfig, layer: FloatLayer, site: _Site, scales: FloatArray) -> None:
     for reader in site.readers:
         setattr(layer, reader, getattr(layer, reader) * scales)
     if site.name in ("input_norm", "post_norm"):
@@ -132,6 +136,7 @@ def _apply(layer: FloatLayer, site: _Site, scales: FloatArray, config: ModelConf
     else:
         shape = (config.num_kv_heads, config.num_heads // config.num_kv_heads, config.head_dim)
         value_scales = scales.reshape(shape)[:, 0].reshape(-1)
-        layer.v = layer.v / value_scales[:, None]
-        if layer.v_bias is not None:
-            layer.v_bias = layer.v_bias / value_scales
+        values = slice(-len(value_scales), None)
+        layer.qkv[values] /= value_scales[:, None]
+        if layer.qkv_bias is not None:
+            layer.qkv_bias[values] /= value_scales
