@@ -138,7 +138,9 @@ class Sampler:
 def _sorted_above(scaled: FloatArray, floor: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Ids whose scaled logit is finite and at least `floor`, likeliest first, and their weights."""
     ids = np.flatnonzero(scaled >= max(floor, float(np.finfo(np.float32).min)))
-    ids = ids[np.argsort(-scaled[ids], kind="stable")]
+    # floats that are not negative sort like their bits; with the place below them, one fast sort of integers is stable
+    keys = (0 - scaled[ids]).view(np.int32).astype(np.int64) << 32 | np.arange(len(ids))
+    ids = ids[np.sort(keys) & 0xFFFFFFFF]
     return ids, np.exp(scaled[ids], dtype=np.float64)
 
 
