@@ -41,7 +41,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def peak_bytes() -> int:
-    """Largest resident size of this process so far. (Linux lets `ru_maxrss` begin at the size of the parent process.)"""
+    """Largest resident size of this process so far. (On Linux `ru_maxrss` begins at the size of the parent.)"""
     status = Path("/proc/self/status")
     if status.is_file():
         return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
