@@ -323,6 +323,12 @@ def test_deadline_counts_waiting_and_prefill(engine: Engine, backend: RecordingB
     assert (generation.finish_reason, generation.text, generation.usage.num_output_tokens) == ("deadline", "", 0)
 
 
+def test_deadline_that_is_no_number_is_refused(engine: Engine) -> None:
+    """It would never pass, and nobody meant that."""
+    with pytest.raises(InvalidInput, match="deadline_s = nan"):
+        engine.submit(score_request(b"never", deadline_s=float("nan")))
+
+
 def test_deadline_ends_a_running_stream_with_its_text(engine: Engine, backend: RecordingBackend) -> None:
     """Partial text is better than none, and is marked."""
     backend.hold()

@@ -5,6 +5,7 @@ Knows the model's vocabulary and limits, nothing of queues and steps.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -52,12 +53,14 @@ class Intake:
         """The request as the engine runs it, and the caller's end.
 
         Raises:
-            InvalidInput: ids outside the vocabulary, nothing to feed, or impossible sampling parameters.
+            InvalidInput: ids outside the vocabulary, nothing to feed, impossible sampling parameters or deadline.
             ContextLengthExceeded: it is longer than the model's context.
             VerbalizerError: labels that cannot be told apart.
             UsageError: a malformed constraint, or a session together with a prefix.
         """
         self.check_ids(request.input_ids)
+        if request.deadline_s is not None and math.isnan(request.deadline_s):
+            raise InvalidInput("deadline_s = nan is not possible.", hint="Give seconds, or None for no deadline.")
         if isinstance(request, ScoreRequest):
             return self._make_score(request)
         if isinstance(request, PrefillRequest):
