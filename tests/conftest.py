@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The workers of a parallel run inherit them, so the bundled model is prepared once.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: programs under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     for name in ("ALLINONE_MODEL", "ALLINONE_TASKS", "ALLINONE_THREADS", "ALLINONE_LANG", "ALLINONE_DEBUG"):
