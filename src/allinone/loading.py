@@ -7,13 +7,14 @@ use, and found there afterwards. Above: the runtime and the command line. Below:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from allinone.backends.base import Backend
 from allinone.config import Settings
 from allinone.errors import ConfigError, UsageError, did_you_mean
+from allinone.models.calibration import Calibration
 from allinone.models.chat_template import ChatTemplate
 from allinone.models.locate import ModelLocation, locate_model
 from allinone.models.tokenizer import BpeTokenizer, Tokenizer
@@ -33,7 +34,7 @@ ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model ready to run: its numbers (`backend`) and its text (`tokenizer`, `template`)."""
+    """A model ready to run: numbers (`backend`), text (`tokenizer`, `template`), confidence (`calibration`)."""
 
     name: str
     quantization: str
@@ -41,6 +42,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     template: ChatTemplate
     path: Path | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def full_name(self) -> str:
@@ -142,6 +144,7 @@ def _load_onnx(
         tokenizer=BpeTokenizer.load(folder, vocab_size=backend.info.vocab_size),
         template=ChatTemplate.load(folder),
         path=folder,
+        calibration=Calibration.load(folder),
     )
 
 
@@ -160,6 +163,7 @@ def _load_transformers(
         tokenizer=files.tokenizer,
         template=files.template,
         path=location.path,
+        calibration=files.calibration,
     )
 
 

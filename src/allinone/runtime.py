@@ -211,13 +211,15 @@ class AllInOne:
 
     def conversation(self) -> Conversation:
         """An empty conversation for `reply`."""
+        mood = self._prompt(self._localised("sentiment"))
         return Conversation(
             self._prompt(self._localised("chat")),
-            self._prompt(self._localised("sentiment")),
+            mood,
             encoder=self.encoder,
             engine=self.engine,
             max_context_tokens=self.max_context_tokens,
             model=self.model.full_name,
+            mood_temperature=self.model.calibration.temperature_of(mood.full_name),
         )
 
     def reply(self, text: str, conversation: Conversation | None = None, *, deadline_s: float | None = None) -> Reply:
@@ -268,7 +270,15 @@ class AllInOne:
         history: Sequence[Message],
         deadline_s: float | None,
     ) -> Pending:
-        call = prepare_call(prompt, self.encoder, variables, labels=labels, history=history, deadline_s=deadline_s)
+        call = prepare_call(
+            prompt,
+            self.encoder,
+            variables,
+            labels=labels,
+            history=history,
+            deadline_s=deadline_s,
+            label_temperature=self.model.calibration.temperature_of(prompt.full_name),
+        )
         return start(call, self.encoder, self.engine, self.results, model=self.model.full_name)
 
 

@@ -59,7 +59,8 @@ class Result:
         version: content hash of the prompt that answered.
         model: name of the model and its quantisation.
         label, name: for label tasks the label as written in the file and its short English name.
-        probs: for label tasks, label -> probability, summing to 1 over the labels asked for.
+        probs: for label tasks, label -> probability, summing to 1 over the labels asked for, at the temperature that
+            the model brings for the task (1 where it brings none).
         p_max: the largest of `probs`.
         text: for text and chat tasks the reply; for json tasks the raw JSON text.
         data: for json tasks the parsed value.

@@ -24,6 +24,7 @@ from allinone.backends.onnx.manifest import Manifest, read_manifest
 from allinone.backends.onnx.parts import PartsFile
 from allinone.errors import StoreError, WeightsMismatch
 from allinone.models.bundled import __file__ as bundled_init
+from allinone.models.calibration import Calibration
 from allinone.models.chat_template import ChatTemplate
 from allinone.models.files import ModelFiles, open_model
 from allinone.models.random_weights import OutlierWeights, RandomWeights
@@ -52,7 +53,13 @@ def model_files(weights: RandomWeights) -> ModelFiles:
     """Weights with the byte tokenizer, as if they had been opened."""
     template = ChatTemplate(TEMPLATE, name="test")
     return ModelFiles(
-        path=Path("random"), name="random", licence=None, weights=weights, tokenizer=ByteTokenizer(), template=template
+        path=Path("random"),
+        name="random",
+        licence=None,
+        weights=weights,
+        tokenizer=ByteTokenizer(),
+        template=template,
+        calibration=Calibration(),
     )
 
 

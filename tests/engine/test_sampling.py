@@ -12,12 +12,9 @@ LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], dtype=np.float32))
 
 
 def sampler(params: SamplingParams, *, input_ids: tuple[int, ...] = (), forbidden: tuple[int, ...] = ()) -> Sampler:
-    return Sampler(
-        params,
-        input_ids=input_ids,
-        control_ids=frozenset({4}),
-        forbidden_ids=np.array(forbidden, dtype=np.int64),
-    )
+    bias = np.zeros(len(LOGITS) if forbidden else 1, np.float32)  # one entry fits any number of logits
+    bias[list(forbidden)] = -np.inf
+    return Sampler(params, input_ids=input_ids, control_ids=frozenset({4}), bias=bias)
 
 
 def draw(params: SamplingParams, *, num: int = 20_000, logits: FloatArray = LOGITS) -> np.ndarray:

@@ -66,7 +66,7 @@ def test_scores_equal_the_definition(label_ids: dict[str, tuple[int, ...]]) -> N
     assert list(scores.logprobs) == list(label_ids)
     for label, value in expected.items():
         assert scores.logprobs[label] == pytest.approx(value, abs=1e-9)
-    assert math.fsum(scores.probs.values()) == pytest.approx(1, abs=1e-12)
+    assert math.fsum(scores.probs().values()) == pytest.approx(1, abs=1e-12)
 
 
 def test_single_id_labels_are_the_softmax_of_their_logits() -> None:

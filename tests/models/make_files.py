@@ -183,7 +183,7 @@ def write_gguf(
     template: str | None = QWEN1_5,
     name: str = "Tiny-Chat",
     architecture: str | None = None,
-    metadata: Mapping[str, int | str] | None = None,
+    metadata: Mapping[str, int | float | str] | None = None,
     token_types: list[int] | None = None,
     pre: str | None = "qwen2",
     seed: int = 0,
@@ -207,7 +207,8 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     for key, value in (metadata or {}).items():
-        writer.add_uint32(key, value) if isinstance(value, int) else writer.add_string(key, value)
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add(key, value)
     listed = tokens()
     padding = [f"[PAD{token_id}]" for token_id in range(len(listed), config.vocab_size)]
     writer.add_tokenizer_model("gpt2")

@@ -45,7 +45,8 @@ class Intake:
             )
         self._stop_ids = frozenset(tokenizer.stop_ids)
         self._control_ids = frozenset(tokenizer.control_ids) | self._stop_ids
-        self._forbidden_ids = np.array(_find_forbidden_ids(tokenizer, self._vocab_size), dtype=np.int64)
+        self._bias = np.zeros(self._vocab_size, np.float32)
+        self._bias[_find_forbidden_ids(tokenizer, self._vocab_size)] = -np.inf
         self._constraints = ConstraintCompiler(tokenizer, vocab_size=self._vocab_size)
         self._constraints_lock = threading.Lock()
 
@@ -107,7 +108,7 @@ class Intake:
                 request.sampling,
                 input_ids=request.input_ids,
                 control_ids=self._control_ids,
-                forbidden_ids=self._forbidden_ids,
+                bias=self._bias,
             ),
             detokenizer=StreamDetokenizer(self._tokenizer.token_bytes),
             matcher=matcher,

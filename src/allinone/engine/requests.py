@@ -88,16 +88,24 @@ Request: TypeAlias = ScoreRequest | GenerateRequest | PrefillRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScores:
-    """`logprobs`: label -> nats, renormalised over the labels asked for; `probs` sums to 1."""
+    """`logprobs`: label -> nats, renormalised over the labels asked for."""
 
     logprobs: Mapping[str, float]
     usage: Usage
     timings: Timings
 
-    @property
-    def probs(self) -> dict[str, float]:
-        """Label -> probability."""
-        return {label: math.exp(value) for label, value in self.logprobs.items()}
+    def probs(self, temperature: float = 1.0) -> dict[str, float]:
+        """Label -> probability, softmax(logprobs / temperature); sums to 1.
+
+        Args:
+            temperature: > 0. Whatever it is, the labels keep their order; 1 gives the model's own probabilities.
+        """
+        if temperature == 1:
+            return {label: math.exp(value) for label, value in self.logprobs.items()}
+        peak = self.logprobs[self.best]
+        weights = {label: math.exp((value - peak) / temperature) for label, value in self.logprobs.items()}
+        total = math.fsum(weights.values())
+        return {label: weight / total for label, weight in weights.items()}
 
     @property
     def best(self) -> str:

@@ -48,7 +48,8 @@ class Sampler:
         params: temperature 0 is greedy, and then top_k, top_p, min_p and seed change nothing.
         input_ids: ids the repetition penalty counts as said before, beside those chosen.
         control_ids: never penalised: a turn must stay as easy to end as it was.
-        forbidden_ids: int64, never chosen (control tokens other than the stop ids, ids without a token).
+        bias: float32 (vocab_size,), added to all logits: -inf for what is never chosen (control tokens other than the
+            stop ids, ids without a token), 0 elsewhere.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Sampler:
         *,
         input_ids: Iterable[int],
         control_ids: frozenset[int],
-        forbidden_ids: NDArray[np.int64],
+        bias: FloatArray,
     ) -> None:
         self._params = params
         self._control_ids = control_ids
-        self._forbidden_ids = forbidden_ids
+        self._bias = bias
         self._said = set(input_ids) - control_ids
         self._random = np.random.default_rng(params.seed)
 
@@ -76,7 +77,6 @@ class Sampler:
             ModelError: the logits are not numbers, or nothing is allowed.
         """
         values = self._penalised(logits)
-        values[self._forbidden_ids] = -np.inf
         if allowed is not None:
             values[~allowed] = -np.inf
         best = int(values.argmax())
@@ -91,8 +91,8 @@ class Sampler:
         return token_id
 
     def _penalised(self, logits: FloatArray) -> FloatArray:
-        """A copy, with what was said made less likely (Keskar et al., 2019)."""
-        values = logits.astype(np.float32, copy=True)
+        """A copy without what is forbidden, and with what was said made less likely (Keskar et al., 2019)."""
+        values = logits + self._bias
         penalty = np.float32(self._params.repetition_penalty)
         if penalty != 1 and self._said:
             said = np.fromiter(self._said, dtype=np.int64, count=len(self._said))

@@ -1,4 +1,4 @@
-"""A model as it lies on disk, opened: its weights, its tokenizer and its chat template, checked to fit together.
+"""A model as it lies on disk, opened: its weights, tokenizer, chat template and calibration, checked to fit together.
 
 All cheap checks come first; no weight is read here. Above: the importer and the transformers backend. Below: the
 readers of each format.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allinone.errors import TokenizerMismatch, WeightsNotFound
+from allinone.models.calibration import Calibration, read_gguf_calibration
 from allinone.models.catalog import find_in_catalog
 from allinone.models.chat_template import ChatTemplate, read_folder_template, read_gguf_template
 from allinone.models.gguf import GgufWeights, read_gguf_header
@@ -32,6 +33,7 @@ class ModelFiles:
     weights: WeightSource
     tokenizer: Tokenizer
     template: ChatTemplate
+    calibration: Calibration
 
 
 def open_model(path: Path) -> ModelFiles:
@@ -41,7 +43,7 @@ def open_model(path: Path) -> ModelFiles:
         WeightsNotFound: nothing is there, or files are missing.
         WeightsMismatch: truncated, damaged, or an architecture or quantisation that is not supported.
         TokenizerMismatch: the tokenizer is of another kind, or does not fit the weights or the template.
-        ModelError: the chat template cannot be used.
+        ModelError: the chat template or the calibration cannot be used.
     """
     path = path.expanduser()
     if not path.exists():
@@ -62,6 +64,7 @@ def _open_folder(folder: Path) -> ModelFiles:
         weights=weights,
         tokenizer=BpeTokenizer.load(folder, vocab_size=weights.config.vocab_size),
         template=ChatTemplate.plain(weights.name) if known and known.kind == "base" else template,
+        calibration=Calibration.load(folder),
     )
 
 
@@ -77,6 +80,7 @@ def _open_gguf(file: Path) -> ModelFiles:
         weights=weights,
         tokenizer=BpeTokenizer.from_gguf(header.metadata, file=str(file), vocab_size=weights.config.vocab_size),
         template=ChatTemplate.plain(weights.name) if known and known.kind == "base" else template,
+        calibration=read_gguf_calibration(header.metadata, file=str(file)),
     )
 
 

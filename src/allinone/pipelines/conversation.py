@@ -70,6 +70,7 @@ class Conversation:
         mood: the label task that judges each message.
         max_context_tokens: of the model; the oldest turns are forgotten when it is full.
         model: name that results carry.
+        mood_temperature: the model's label temperature for the mood task.
 
     Attributes:
         turns: what was said so far, oldest first.
@@ -84,6 +85,7 @@ class Conversation:
         engine: Engine,
         max_context_tokens: int,
         model: str,
+        mood_temperature: float = 1.0,
     ) -> None:
         self.chat = chat
         self.mood = mood
@@ -92,6 +94,7 @@ class Conversation:
         self._engine = engine
         self._max_context_tokens = max_context_tokens
         self._model = model
+        self._mood_temperature = mood_temperature
         self._session: Session | None = None
         self._turn_starts: list[int] = []  # where each turn that is remembered begins in the session
         self._open: tuple[weakref.ref[Reply], int] | None = None  # the reply that has not ended, and what was before
@@ -128,7 +131,14 @@ class Conversation:
             DeadlineExceeded, QueueFull: the conversation is then as it was before.
         """
         self._end_last_reply()
-        mood_call = prepare_call(self.mood, self._encoder, {"text": text}, deadline_s=deadline_s, on_long="truncate")
+        mood_call = prepare_call(
+            self.mood,
+            self._encoder,
+            {"text": text},
+            deadline_s=deadline_s,
+            on_long="truncate",
+            label_temperature=self._mood_temperature,
+        )
         chat_call = prepare_call(self.chat, self._encoder, {"text": text}, deadline_s=deadline_s)
         score = build_score_request(mood_call, self._encoder)
         plan = self._plan(chat_call, [spec.label for spec in mood_call.labels])

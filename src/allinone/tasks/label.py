@@ -36,9 +36,9 @@ def verbalize(
     return label_ids
 
 
-def read(labels: Sequence[LabelSpec], scores: LabelScores) -> dict[str, Any]:
-    """The fields of a `Result` that a label task fills."""
-    probs = scores.probs
+def read(labels: Sequence[LabelSpec], scores: LabelScores, temperature: float) -> dict[str, Any]:
+    """The fields of a `Result` that a label task fills; `temperature` is the model's own for the task."""
+    probs = scores.probs(temperature)
     best = next(spec for spec in labels if spec.label == scores.best)
     return {
         "label": best.label,

@@ -26,6 +26,7 @@ class Call:
         variables: template variables; `text` is the user's input, already shortened where the file allows it.
         labels: the labels to choose from (label tasks), in the order asked for.
         truncated_tokens: how many tokens of `text` were dropped.
+        label_temperature: what label log-probabilities are divided by before they become probabilities.
     """
 
     prompt: PromptFile
@@ -34,6 +35,7 @@ class Call:
     history: tuple[Message, ...] = ()
     truncated_tokens: int = 0
     deadline_s: float | None = None
+    label_temperature: float = 1.0
 
     def messages(self) -> tuple[Message, ...]:
         """The prompt's turns with this call's variables in place."""
@@ -50,6 +52,7 @@ def prepare_call(
     history: Sequence[Message] = (),
     deadline_s: float | None = None,
     on_long: str | None = None,
+    label_temperature: float = 1.0,
 ) -> Call:
     """Check one input against the limits of its task.
 
@@ -61,6 +64,7 @@ def prepare_call(
         history: earlier turns, for chat tasks.
         deadline_s: seconds from now; the file's own limit where None.
         on_long: "error" or "truncate" instead of what the file says.
+        label_temperature: the model's own for this task.
 
     Raises:
         InvalidInput: text that is empty or not a string, labels for a task that has none.
@@ -82,6 +86,7 @@ def prepare_call(
         history=tuple(history),
         truncated_tokens=dropped,
         deadline_s=deadline_s if deadline_s is not None else prompt.limits.deadline_s,
+        label_temperature=label_temperature,
     )
 
 
@@ -145,7 +150,7 @@ def read_answer(call: Call, answer: LabelScores | Generation, *, model: str) -> 
     usage = replace(answer.usage, truncated_tokens=call.truncated_tokens)
     result = _result(call, model, usage)
     if isinstance(answer, LabelScores):
-        return replace(result, timings=answer.timings, **label.read(call.labels, answer))
+        return replace(result, timings=answer.timings, **label.read(call.labels, answer, call.label_temperature))
     result = replace(result, text=answer.text.strip(), finish_reason=answer.finish_reason, timings=answer.timings)
     return replace(result, data=json.read(answer)) if call.prompt.kind == "json" else result
 

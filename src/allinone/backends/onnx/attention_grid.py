@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -62,21 +63,38 @@ class AttentionGrid:
 def attention_feeds(
     config: ModelConfig, grid: AttentionGrid, placements: Sequence[Placement]
 ) -> dict[str, NDArray[Any]]:
-    """Every input of the graph that says where tokens sit: rows, shapes and the mask.
+    """Every input of the graph that says where tokens sit: rows, widths and the mask."""
+    heads, key_heads = config.num_heads, config.num_kv_heads
+    seats = tuple((one.group, one.member, len(one.input_ids)) for one in placements)
+    rows = _rows(heads, key_heads, (grid.num_groups, grid.num_members, grid.num_steps), seats)
+    widths = np.array((grid.prefix_width, grid.past_width, grid.num_steps))
+    return {**rows, "mask": _mask(grid, placements, heads // key_heads), "part_widths": widths}
+
+
+@lru_cache(maxsize=64)
+def _rows(
+    heads: int, key_heads: int, sizes: tuple[int, int, int], seats: tuple[tuple[int, int, int], ...]
+) -> dict[str, NDArray[Any]]:
+    """Which rows of the packed tokens sit where, and back. Streams ask for the same ones at every step.
+
+    Args:
+        heads: query heads of the model.
+        key_heads: its key heads.
+        sizes: groups, members and new tokens of the grid.
+        seats: group, member and number of new tokens of each sequence, in packed order.
 
     Invariant: every index points at a real row; padding repeats row 0 and is masked.
     """
-    heads, key_heads = config.num_heads, config.num_kv_heads
-    groups, members, steps, repeat = grid.num_groups, grid.num_members, grid.num_steps, heads // key_heads
-    num_tokens = sum(len(one.input_ids) for one in placements)
+    groups, members, steps = sizes
+    repeat = heads // key_heads
     packed = np.zeros((groups, 1, members, 1, steps), np.int64)  # packed token of each place in the grid
-    place = np.empty(num_tokens, np.int64)  # place in (G, H, M, R, S) of each packed token, for head 0
+    place = np.empty(sum(count for _, _, count in seats), np.int64)  # place in (G, H, M, R, S) of each, for head 0
     start = 0
-    for one in placements:
-        stop = start + len(one.input_ids)
-        packed[one.group, 0, one.member, 0, : stop - start] = np.arange(start, stop)
-        first = (one.group * heads * members + one.member * repeat) * steps
-        place[start:stop] = np.arange(first, first + stop - start)
+    for group, member, count in seats:
+        stop = start + count
+        packed[group, 0, member, 0, :count] = np.arange(start, stop)
+        first = (group * heads * members + member * repeat) * steps
+        place[start:stop] = np.arange(first, first + count)
         start = stop
     head = np.arange(heads)
     head_place = (head // repeat) * (members * repeat * steps) + (head % repeat) * steps
@@ -85,14 +103,11 @@ def attention_feeds(
     rows = packed * (heads + 2 * key_heads)
     folded = repeat * steps
     key_rows = rows[:, :, :, 0] + heads + key_head
-    widths = (grid.prefix_width, grid.past_width, steps)
     return {
         "query_rows": (rows + query_head).reshape(groups, key_heads, members, folded),
         "key_rows": key_rows,
         "value_rows": key_rows + key_heads,
         "attended_rows": place[:, None] + head_place,
-        "mask": _mask(grid, placements, repeat),
-        "part_widths": np.array(widths),
     }
 
 

@@ -83,6 +83,7 @@ def compile_model(
     with growing_folder(destination, _estimate_bytes(config, quantization)) as folder:
         files.tokenizer.save(folder)
         files.template.save(folder)
+        files.calibration.save(folder)
         return compile_weights(
             files.weights,
             folder,
