@@ -72,7 +72,7 @@ def load_model(
         on_progress: (step, done, total) while the model is imported.
 
     Raises:
-        ConfigError: an unknown backend, quantization or dtype, or no threads.
+        ConfigError: an unknown backend, quantization or dtype, an option of another backend, or no threads.
         UnknownModel, WeightsNotFound, WeightsMismatch, TokenizerMismatch, StoreError: the model cannot be had.
     """
     for name, value, known in (
@@ -82,6 +82,14 @@ def load_model(
     ):
         if value not in known:
             raise ConfigError(f"Unknown {name} {value!r}. {did_you_mean(value, known)}")
+    for option, is_given, owner in (
+        ("quantization", quantization != "int8", "onnx"),
+        ("dtype", dtype != "float32", "transformers"),
+        ("compile", compile, "transformers"),
+    ):
+        if is_given and backend != owner:
+            hint = f"Leave it out, or choose backend={owner!r}."
+            raise ConfigError(f"The backend {backend!r} has no {option}: it belongs to {owner!r}.", hint=hint)
     if num_threads is not None and num_threads < 1:
         raise ConfigError(f"{num_threads} threads are not possible.", hint="Give at least 1, or None for all cores.")
     if backend == "fake":

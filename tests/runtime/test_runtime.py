@@ -279,6 +279,8 @@ def test_many_threads_get_the_answers_of_one(ai: AllInOne) -> None:
         ({"quantization": "int4"}, "Known: float32, int8"),
         ({"backend": "transformers", "dtype": "float16"}, "Known: bfloat16, float32"),
         ({"threads": 0}, "0 threads"),
+        ({"backend": "onnx", "dtype": "bfloat16"}, "has no dtype: it belongs to 'transformers'"),
+        ({"backend": "fake", "quantization": "float32"}, "has no quantization: it belongs to 'onnx'"),
     ],
 )
 def test_load_refuses_options_that_mean_nothing(options: dict[str, Any], message: str) -> None:

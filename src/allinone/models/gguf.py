@@ -192,8 +192,10 @@ class GgufWeights:
 
     @property
     def licence(self) -> str | None:
-        """`general.license`, if the file has one."""
+        """`general.license`, if the file has one; `general.license.name` where that says "other"."""
         licence = self.header.metadata.get("general.license")
+        if licence == "other":
+            licence = self.header.metadata.get("general.license.name", licence)
         return str(licence) if licence else None
 
     @property
