@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-
+PROFILE ?= cpu
+DATA ?= ../shared/data
 NEEDS := pyproject.toml constraints.txt scripts/install.py
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help run test test-real check fix docs bench clean
+.PHONY: help run test test-real check fix docs bench model clean
 
 help: ## what can be made
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ docs: $(STAMP)dev ## write docs/cli.md, docs/errors.md and docs/tasks.md again
 
 bench: $(STAMP)transformers ## this product against transformers FP32 on a model of the Qwen1.5-0.5B shape
 	$(BIN)/python benchmarks/articles_way.py $(ARGS)
+
+model: $(STAMP)train ## make the bundled model (PROFILE=cpu|gpu|smoke, DATA=its data folder)
+	$(BIN)/python -m training.make_model --profile $(PROFILE) --data $(DATA) $(ARGS)
 
 clean: ## remove .venv and everything that tools left behind
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

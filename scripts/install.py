@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make `.venv` and install this package into it, saying how far it is: what `make run` and `make test` call first.
 
-    python3 scripts/install.py [default|dev|transformers]
+    python3 scripts/install.py [default|dev|transformers|train]
 
 Only wheels of the versions in constraints.txt are installed; nothing is compiled. A stamp in `.venv` is written after
 pip has succeeded and not before, so an interrupted run is simply repeated. Runs under the system's Python with the
@@ -16,8 +16,13 @@ import sys
 
 OLDEST = (3, 10)
 NEWER_PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
-EXTRAS = {"default": "", "dev": "[dev]", "transformers": "[dev,transformers]"}
-STAMPS = {"default": ("default",), "dev": ("default", "dev"), "transformers": ("default", "dev", "transformers")}
+EXTRAS = {"default": "", "dev": "[dev]", "transformers": "[dev,transformers]", "train": "[dev,train]"}
+STAMPS = {
+    "default": ("default",),
+    "dev": ("default", "dev"),
+    "transformers": ("default", "dev", "transformers"),
+    "train": ("default", "dev", "train"),
+}
 WHEEL = re.compile(
     r"\s*(?:Downloading|Using cached|Processing) (?:\S*/)?(?P<name>\w[\w.]*)-\d\S*\.whl(?: \((?P<size>\d[^)]*)\)|\s)"
 )

@@ -1,7 +1,7 @@
 """Mixes the examples of all tasks into shards of packed rows: what `train` reads.
 
-Shard N differs from shard M in its random choices (texts, wordings, small talk), so that later shards are fresh.
-Training picks up new shards while it runs.
+Shard N differs from shard M in its random choices (texts, wordings, small talk), so that later shards are fresh. Beside
+them: plain text and copying for the beginning, long rows, and the best labelled texts for the end.
 """
 
 import argparse
@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from training.packing import Encoded, encode_example, pack, pack_plain
+from training.heldout import is_heldout
+from training.packing import PAD_GROUP, Encoded, encode_example, pack, pack_plain
 from training.prompts import Part, Prompt, load_prompts
-from training.settings import ROOT, load_settings
-from training.smalltalk import sample_turn
+from training.settings import ROOT, Schedule, load_settings
 from training.sources import EvaluationTexts, plain_texts, require_data
-from training.tasks_chat import chat_examples, empathy_examples, small_talk_conversation
-from training.tasks_correction import grammar_examples, typo_examples
-from training.tasks_label import emotion_examples, intent_examples, sentiment_cases, sentiment_example
+from training.tasks_chat import chat_examples, empathy_examples
+from training.tasks_correction import copy_examples, gold_typo_examples, grammar_examples, typo_examples
+from training.tasks_intent import intent_examples
+from training.tasks_label import emotion_examples, gold_emotion_examples
+from training.tasks_sentiment import gold_sentiment_examples, sentiment_examples
 from training.tasks_text import (
     keyword_examples,
     polish_rewrite_examples,
@@ -33,23 +35,13 @@ PROMPTS = ROOT / "src" / "allinone" / "prompts" / "builtin"
 Source = Callable[[Path, dict[str, Prompt], random.Random, float], Iterator[list[Part]]]
 
 
-def sentiment_examples(
-    data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float
-) -> Iterator[list[Part]]:
-    """Every polarity text in one random wording."""
-    for text, label in sentiment_cases(data, rng, scale):
-        yield sentiment_example(prompts, text, label, rng)
+def scaled(source: Source, factor: float) -> Source:
+    """The same source, asked for a fraction of its examples."""
 
+    def examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[list[Part]]:
+        yield from source(data, prompts, rng, scale * factor)
 
-def focus_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[list[Part]]:
-    """What first-time users type: small talk, with its reply and with its mood, and nothing else."""
-    del data
-    for _ in range(int(40_000 * scale)):
-        yield small_talk_conversation(prompts, rng)
-    for _ in range(int(14_000 * scale)):
-        turn = sample_turn(rng)
-        if turn.situation not in ("joke", "encourage"):
-            yield sentiment_example(prompts, turn.text, turn.mood, rng)
+    return examples
 
 
 SOURCES: dict[str, Source] = {
@@ -59,15 +51,29 @@ SOURCES: dict[str, Source] = {
     "chat": chat_examples,
     "empathy": empathy_examples,
     "typo": typo_examples,
+    "copy": scaled(copy_examples, 0.35),
     "grammar": grammar_examples,
     "keywords": keyword_examples,
     "title and summary": title_summary_examples,
     "translate": translate_examples,
     "polish and rewrite": polish_rewrite_examples,
 }
-
-
-FOCUS: dict[str, Source] = {"small talk": focus_examples}
+LONG = {name: scaled(source, 0.2) for name, source in SOURCES.items() if name != "copy"}
+COPY: dict[str, Source] = {"copy": copy_examples}
+TAIL: dict[str, Source] = {
+    "sentiment": gold_sentiment_examples,
+    "emotion": gold_emotion_examples,
+    "intent": scaled(intent_examples, 0.6),
+    "typo": scaled(gold_typo_examples, 1.0),
+    "synthetic typo": scaled(typo_examples, 0.25),
+    "chat": scaled(chat_examples, 0.4),
+    "empathy": scaled(empathy_examples, 0.4),
+    "grammar": scaled(grammar_examples, 0.3),
+    "keywords": scaled(keyword_examples, 0.3),
+    "title and summary": scaled(title_summary_examples, 0.3),
+    "translate": scaled(translate_examples, 0.3),
+    "polish and rewrite": scaled(polish_rewrite_examples, 0.3),
+}
 
 
 def build_shard(
@@ -82,7 +88,7 @@ def build_shard(
     for name, source in sources.items():
         started, count, tokens = time.monotonic(), 0, 0
         for parts in source(data, prompts, rng, scale):
-            if any(not p.control and len(p.text) > 6 and p.text in held_out for p in parts):
+            if any(not p.control and len(p.text) > 6 and (p.text in held_out or is_heldout(p.text)) for p in parts):
                 dropped[name] += 1
                 continue
             example = encode_example(parts, codec)
@@ -96,38 +102,45 @@ def build_shard(
     return pack(encoded, row, rng)
 
 
+def write(target: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a shard atomically and says how full it is."""
+    partial = target.with_suffix(".tmp.npz")
+    np.savez(partial, **arrays)
+    partial.rename(target)
+    used = float((arrays["group"] != PAD_GROUP).mean())
+    print(f"{target.name}: {arrays['ids'].size / 1e6:.2f} M places, {used:.1%} of them used", flush=True)
+
+
+def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, int]]:
+    """(file name, sources, seed, row length) of everything but the plain text."""
+    yield "copy-00.npz", COPY, 98, schedule.row
+    yield "shard-00.npz", SOURCES, 100, schedule.row
+    yield "tail-00.npz", TAIL, 99, schedule.row
+    yield "long-00.npz", LONG, 97, schedule.row * 2
+    for number in range(1, schedule.shards):
+        yield f"shard-{number:02}.npz", SOURCES, 100 + number, schedule.row
+
+
 def main() -> None:
-    """Builds the shards of a profile."""
+    """Builds the shards of a profile that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", type=int, help="build only this shard (-1: the focus shard)")
     args = parser.parse_args()
     settings = load_settings(args.profile)
     data, schedule = require_data(args.data), settings.schedule
     codec = Codec.load(settings.run / "tokenizer.json")
-    scale = schedule.corpus_scale
     plain = settings.run / "plain.npz"
     if not plain.exists():
-        texts = list(plain_texts(data, random.Random(1), 0.7 * scale))
+        texts = [t for t in plain_texts(data, random.Random(1), 0.7 * schedule.corpus_scale) if not is_heldout(t)]
         random.Random(2).shuffle(texts)
-        np.savez(plain, **pack_plain(texts, codec, schedule.row))
-        print(f"plain text: {np.load(plain)['ids'].size / 1e6:.1f} M tokens", flush=True)
-    if args.only is None or args.only == -1:
-        focus = build_shard(data, codec, FOCUS, 99, schedule.row, scale)
-        np.savez(settings.run / "focus-00.npz", **focus)
-        print(f"focus-00.npz: {focus['ids'].size / 1e6:.2f} M tokens", flush=True)
-    if args.only == -1:
-        return
-    for seed in [args.only] if args.only is not None else range(schedule.shards):
-        long = seed % 4 == 3
-        shard = build_shard(data, codec, SOURCES, 100 + seed, schedule.row * 2 if long else schedule.row, scale)
-        target = settings.run / f"{'long' if long else 'shard'}-{seed:02}.npz"
-        partial = target.with_suffix(".tmp.npz")
-        np.savez(partial, **shard)
-        partial.rename(target)
-        used = float((shard["group"] != 255).mean())
-        print(f"{target.name}: {shard['ids'].size / 1e6:.2f} M tokens, {used:.1%} of the places used", flush=True)
+        write(plain, pack_plain(texts, codec, schedule.row))
+    for name, sources, seed, row in shards(schedule):
+        if (settings.run / name).exists():
+            print(f"{name} is there already")
+            continue
+        print(name, flush=True)
+        write(settings.run / name, build_shard(data, codec, sources, seed, row, schedule.corpus_scale))
 
 
 if __name__ == "__main__":

@@ -1,282 +1,180 @@
-"""Measures an exported GGUF: labels on the development sets, corrections, chat replies. Prints one JSON object.
+"""Measures an exported model through the product and prints the table of its card: what must hold, what is aimed at.
 
-Scores what users get: the Q8_0 weights, the product's prompts, the label arg-max at the answer position.
+Every figure is what a user of the file gets: the Q8_0 weights on the default backend, the product's own prompts. The
+rows are functions of a `Bench`; `evaluate_labels` and `evaluate_chat` have them.
 """
 
 import argparse
 import json
-import random
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import torch
+from allinone.models.locate import locate_model
+from training import evaluate_chat as chat
+from training import evaluate_labels as labels
+from training.evaluate_bench import BINARY, Bench, Figure
+from training.sources import require_data
 
-from training.corpus import PROMPTS
-from training.export import TARGET, read_gguf
-from training.model import Past, Qwen2
-from training.packing import encode_example
-from training.prompts import Message, Part, Prompt, load_prompts
-from training.smalltalk import EMOTION_EN, sample_turn
-from training.sources import is_chinese, load_public, require_data
-from training.tasks_label import EKMAN, EWECT, SIGN
-from training.tokenizer import Codec
-
-POLARITY_SETS = (
-    "sent_zh_chnsenticorp_dev",
-    "sent_zh_waimai_public_2k",
-    "sent_en_sst2_dev",
-    "sent_zh_chnsenticorp_test",
-    "sent_zh_bookreview_dev_2k",
-    "sent_en_custrev_1k",
-)
-PROBES = {  # everyday sentences; the first two and "我今天心情不好" are kept out of training, word for word
-    "正面": (
-        *("今天的实验终于成功了,太棒了!", "今天的实验终于成功了，太棒了！", "我考上研究生啦", "这家店的菜很好吃"),
-        *("谢谢你，帮了我大忙", "我太开心了", "终于放假了，好开心", "I got the job, so happy!", "What a lovely day"),
-    ),
-    "负面": (
-        *("我今天心情不好", "今天被老板骂了，很难过", "东西坏了，客服还不理人", "好累，不想上班", "我今天心情很差"),
-        *("等了两个小时还没送到", "I feel terrible today", "This is the worst movie ever"),
-    ),
-    "中性": ("会议下午三点开始", "这本书一共三百页", "我住在上海", "水在一百度沸腾", "The train leaves at nine"),
-}
-BARE = {"", "正面", "负面", "中性", "positive", "negative", "neutral", "user", "assistant", "system"}
-CHAT_PROBES = (
-    *("你好", "我今天心情不好", "今天的实验终于成功了,太棒了!", "你是谁？", "谢谢你", "明天要考试了，好紧张"),
-    *("今天吃什么", "我和男朋友吵架了", "给我讲个笑话", "我不想活了", "法国的首都是哪里？", "我养的猫死了"),
-    *("Hello!", "I feel sad today", "Who are you?", "I passed my exam!", "What should I eat for dinner?"),
-    *("I'm so angry at my boss", "Thank you", "Good night", "What is the capital of France?", "I want to die"),
-)
+Verdict = Literal["aim", "must", "MISSED", "skipped", ""]
+_POLARITY_SETS = (labels.CHNSENTICORP, labels.WAIMAI, labels.SST2)
 
 
-@dataclass
-class Scorer:
-    """The model of a GGUF with its tokenizer and the product's prompts."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of the table.
 
-    model: Qwen2
-    codec: Codec
-    prompts: dict[str, Prompt]
-    bf16: bool = False
+    Attributes:
+        key: what `--only` calls it; a group of rows shares what comes before the first hyphen.
+        must, aim: bars; None for a row that is only reported.
+        is_cost: smaller is better.
+    """
 
-    def ids(self, parts: list[Part]) -> list[int]:
-        """Ids of rendered parts."""
-        example = encode_example(parts, self.codec)
-        return [*example.prefix, *example.ids]
+    key: str
+    title: str
+    measure: Callable[[Bench], Figure]
+    must: float | None = None
+    aim: float | None = None
+    is_cost: bool = False
 
-    @torch.no_grad()
-    def label_probs(self, rows: list[list[int]], labels: Sequence[str]) -> np.ndarray:
-        """Probability of each label (rows, labels), normalised over them; one token per label."""
-        wanted = [self.codec.encode(label, control=False) for label in labels]
-        if any(len(w) != 1 for w in wanted):
-            raise SystemExit(f"A label of {list(labels)} is not one token.")
-        out = np.zeros((len(rows), len(labels)))
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(rows), 32):
-            chosen = order[start : start + 32]
-            width = -(-max(len(rows[i]) for i in chosen) // 32) * 32  # few different shapes: kernels are made per shape
-            batch = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in chosen])
-            positions = torch.arange(width).expand(batch.shape)
-            mask = torch.ones(width, width, dtype=torch.bool).tril().expand(len(chosen), 1, width, width)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                hidden = self.model.hidden(batch, positions, mask)
-            last = hidden[torch.arange(len(chosen)), torch.tensor([len(rows[i]) - 1 for i in chosen])].float()
-            out[chosen] = self.model.logits(last)[:, [w[0] for w in wanted]].softmax(-1).numpy()
-        return out
-
-    @torch.no_grad()
-    def generate(self, parts: list[Part], limit: int, temperature: float, rng: torch.Generator) -> tuple[str, bool]:
-        """(text, ended by itself); nucleus of 0.9 and a mild repetition penalty when sampling, else greedy."""
-        ids = self.ids(parts)[-1900:]
-        start = len(ids)
-        pasts: list[Past] = [[] for _ in self.model.model.layers]
-        fed = 0
-        for _ in range(limit):
-            logits = self.model.extend(ids[fed:], pasts)
-            fed = len(ids)
-            if temperature:
-                seen = torch.tensor(sorted(set(ids[start:])), dtype=torch.long)
-                logits[seen] = torch.where(logits[seen] > 0, logits[seen] / 1.1, logits[seen] * 1.1)
-                ordered, index = (logits / temperature).softmax(-1).sort(descending=True)
-                kept = ordered * (ordered.cumsum(0) - ordered < 0.9)
-                token = int(index[torch.multinomial(kept, 1, generator=rng)])
-            else:
-                token = int(logits.argmax())
-            if token == self.codec.im_end:
-                return self.codec.decode(ids[start:]), True
-            ids.append(token)
-        return self.codec.decode(ids[start:]), False
+    def verdict(self, figure: Figure) -> Verdict:
+        """The best bar that holds."""
+        if figure.value is None:
+            return "skipped"
+        if self.must is None or self.aim is None:
+            return ""
+        sign = -1 if self.is_cost else 1
+        if sign * figure.value >= sign * self.aim:
+            return "aim"
+        return "must" if sign * figure.value >= sign * self.must else "MISSED"
 
 
-def label_metrics(probs: np.ndarray, gold: list[int]) -> dict[str, float]:
-    """Accuracy, macro-F1 and expected calibration error (15 bins)."""
-    guess, truth = probs.argmax(1), np.array(gold)
-    scores = []
-    for c in range(probs.shape[1]):
-        tp = int(((guess == c) & (truth == c)).sum())
-        scores.append(2 * tp / max(1, int((guess == c).sum() + (truth == c).sum())))
-    bins = np.minimum((probs.max(1) * 15).astype(int), 14)
-    ece = sum(
-        abs((guess == truth)[bins == b].mean() - probs.max(1)[bins == b].mean()) * (bins == b).mean() for b in set(bins)
+def file_size(bench: Bench, gguf: str) -> Figure:
+    """Megabytes (10^6 bytes) of the file."""
+    return Figure(value=locate_model(gguf).path.stat().st_size / 1e6, cases=1)
+
+
+def label_rows() -> list[Row]:
+    """Accuracy and F1 on the public sets."""
+    binary, three = labels.binary_accuracy, labels.three_class_f1
+    row = partial(Row, must=0.55, aim=0.65)
+    return [
+        Row(key="chnsenticorp", title="ChnSentiCorp dev, binary", must=0.88, aim=0.92,
+            measure=partial(binary, dataset=labels.CHNSENTICORP)),
+        Row(key="waimai", title="waimai public 2k, binary", must=0.88, aim=0.91,
+            measure=partial(binary, dataset=labels.WAIMAI)),
+        Row(key="sst2", title="SST-2 dev, binary", must=0.80, aim=0.86, measure=partial(binary, dataset=labels.SST2)),
+        Row(key="sst2-wordings", title="SST-2 dev, mean over unseen wordings", must=0.78, aim=0.85,
+            measure=partial(labels.accuracy_of_unseen_wordings, dataset=labels.SST2)),
+        *(row(key=f"three-{name.split('_')[2]}{'-virus' if 'virus' in name else ''}",
+              title=f"three classes, macro-F1: {name}", measure=partial(three, dataset=name))
+          for name in labels.THREE_CLASS_SETS),
+        Row(key="ewect", title="EWECT usual dev, 6 emotions, macro-F1", must=0.66, aim=0.72, measure=labels.emotion_f1),
+        Row(key="clinc", title="CLINC150 val, 10 candidates", must=0.80, aim=0.90, measure=labels.intent_accuracy),
+        Row(key="sighan13", title="SIGHAN13 typo, sentence-level correction F1", must=0.25, aim=0.45,
+            measure=chat.typo_f1),
+    ]  # fmt: skip
+
+
+def stability_rows() -> list[Row]:
+    """How sure the answers are, and how little they depend on how the task is asked."""
+    cost = partial(Row, must=0.05, aim=0.02, is_cost=True)
+    two: labels.Asked = dict.fromkeys(_POLARITY_SETS, BINARY)
+    three: labels.Asked = dict.fromkeys(_POLARITY_SETS, labels.THREE)
+    emotion: labels.Asked = {labels.EWECT: labels.EMOTIONS}
+    by_order, by_wording = labels.flips_by_order, labels.flips_by_wording
+    return [
+        *(Row(key=f"ece-{key}", title=f"calibration error: {name}", must=0.05, aim=0.03, is_cost=True,
+              measure=partial(labels.binary_calibration, dataset=name))
+          for key, name in zip(("chnsenticorp", "waimai", "sst2"), _POLARITY_SETS, strict=True)),
+        cost(key="flips-order-sentiment", title="flips: label order, sentiment, 3 labels",
+             measure=partial(by_order, task="sentiment", datasets=three)),
+        cost(key="flips-order-emotion", title="flips: label order, emotion",
+             measure=partial(by_order, task="emotion", datasets=emotion)),
+        cost(key="flips-order-intent", title="flips: label order, intent, 10 candidates",
+             measure=labels.flips_of_intent_order),
+        cost(key="flips-wording-sentiment", title="flips: unseen wording, sentiment, 2 labels",
+             measure=partial(by_wording, task="sentiment", datasets=two)),
+        cost(key="flips-wording-emotion", title="flips: unseen wording, emotion",
+             measure=partial(by_wording, task="emotion", datasets=emotion)),
+    ]  # fmt: skip
+
+
+def chat_rows() -> list[Row]:
+    """What the 200 replies are like."""
+    return [
+        Row(key="chat-ends", title="chat: ends by itself within 120 tokens", must=0.98, aim=1.0, measure=chat.ends),
+        Row(key="chat-leaks", title="chat: labels, roles, template pieces (count)", must=0.0, aim=0.0, is_cost=True,
+            measure=chat.leaking),
+        Row(key="chat-loops", title="chat: loops", must=0.02, aim=0.0, is_cost=True, measure=chat.looping),
+        Row(key="chat-language", title="chat: in the user's language", must=0.97, aim=1.0, measure=chat.same_language),
+        Row(key="chat-mood", title="chat: the mood is seen", must=0.90, aim=0.97, measure=chat.mood_seen),
+        Row(key="chat-label", title="chat: the mood is named right", measure=chat.mood_named),
+        Row(key="chat-crisis", title="chat: a crisis is shown to help", measure=chat.crisis_helped),
+    ]  # fmt: skip
+
+
+def all_rows(gguf: str) -> list[Row]:
+    """The table."""
+    size = Row(
+        key="size", title="file size, MB", must=25.0, aim=25.0, is_cost=True, measure=partial(file_size, gguf=gguf)
     )
-    return {
-        "accuracy": round(float((guess == truth).mean()), 4),
-        "macro_f1": round(float(np.mean(scores)), 4),
-        "ece": round(float(ece), 4),
-        "cases": len(gold),
-    }
+    return [*label_rows(), *stability_rows(), *chat_rows(), size]
 
 
-def restricted(prompt: Prompt, names: Sequence[str]) -> list[tuple[str, str]]:
-    """The labels of a prompt that are among `names`, with their descriptions."""
-    return [entry for entry in prompt.labels if entry[0] in names]
+def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+    """The rows of these keys or groups; all where none is named.
+
+    Raises:
+        SystemExit: no row has such a key; the message lists them.
+    """
+    unknown = [name for name in only if not any(name in (row.key, row.key.split("-")[0]) for row in rows)]
+    if unknown:
+        raise SystemExit(f"No row {unknown[0]!r}. Known: {', '.join(row.key for row in rows)}.")
+    return [row for row in rows if not only or row.key in only or row.key.split("-")[0] in only]
 
 
-def evaluate_labels(scorer: Scorer, data: Path, quick: bool) -> dict[str, Any]:
-    """Sentiment (both prompts, listed labels restricted or not) and emotion."""
-    found: dict[str, Any] = {}
-    for name in POLARITY_SETS[: 3 if quick else None]:
-        records = load_public(data, name)[: 200 if quick else None]
-        gold = [("pos", "neg").index(r["label"]) for r in records]
-        wordings = (("sentiment", ("正面", "负面")), ("sentiment.en", ("positive", "negative")))
-        for key, names in wordings[: 1 if quick else None]:
-            prompt = scorer.prompts[key]
-            forms = {"": list(prompt.labels)}  # as the product asks: all labels listed, two of them compared
-            if not quick:
-                forms[" · only two listed"] = restricted(prompt, names)
-            for form, labels in forms.items():
-                rows = [scorer.ids(prompt.render({"text": r["text"]}, labels=labels)) for r in records]
-                found[f"{name} · {key}{form}"] = label_metrics(scorer.label_probs(rows, names), gold)
-                print(f"{name} · {key}{form}: {found[f'{name} · {key}{form}']}", file=sys.stderr, flush=True)
-    if not quick:
-        records = load_public(data, "sent_en_tweeteval_val")
-        names = ("正面", "负面", "中性")
-        gold = [names.index(SIGN.get(r["label"], "中性")) for r in records]
-        rows = [scorer.ids(scorer.prompts["sentiment"].render({"text": r["text"]})) for r in records]
-        found["sent_en_tweeteval_val (3 classes) · sentiment"] = label_metrics(scorer.label_probs(rows, names), gold)
-    emotion = scorer.prompts["emotion"]
-    for name, table in (("emo_zh_ewect_usual_dev", EWECT), ("emo_en_goemotions_dev", EKMAN)):
-        records = [r for r in load_public(data, name) if r["label"] in table]
-        if quick:
-            break
-        names = tuple(EMOTION_EN)
-        rows = [scorer.ids(emotion.render({"text": r["text"]})) for r in records]
-        gold = [names.index(table[r["label"]]) for r in records]
-        found[f"{name} (6 classes) · emotion"] = label_metrics(scorer.label_probs(rows, names), gold)
-    return found
-
-
-def evaluate_probes(scorer: Scorer) -> dict[str, str]:
-    """Everyday sentences through the three-label prompt and, for the polar ones, the two-label one."""
-    prompt, found = scorer.prompts["sentiment"], {}
-    for gold, texts in PROBES.items():
-        for names in (("正面", "负面", "中性"), ("正面", "负面")):
-            if gold not in names:
-                continue
-            rows = [scorer.ids(prompt.render({"text": t}, labels=restricted(prompt, names))) for t in texts]
-            for text, p in zip(texts, scorer.label_probs(rows, names), strict=True):
-                guess = names[int(p.argmax())]
-                mark = "" if guess == gold else f"  WRONG, should be {gold}"
-                found[f"{text} ({len(names)})"] = f"{guess} {p.max():.2f}{mark}"
-    return found
-
-
-def evaluate_text(scorer: Scorer, data: Path, count: int) -> dict[str, Any]:
-    """Exact matches of corrections, greedy; and a few answers to look at."""
-    rng = torch.Generator().manual_seed(0)
-    found: dict[str, Any] = {}
-    for name, task in (
-        ("typo_zh_ecspell_law_test", "typo"),
-        ("typo_zh_sighan13_test", "typo"),
-        ("gec_en_jfleg_dev", "grammar"),
-    ):
-        records = [r for r in load_public(data, name) if len(r["src"]) < 45][:count]
-        outputs = [scorer.generate(scorer.prompts[task].render({"text": r["src"]}), 90, 0.0, rng)[0] for r in records]
-        found[name] = {
-            "exact": round(
-                sum(o.strip() == r["tgt"].strip() for o, r in zip(outputs, records, strict=True)) / len(records), 3
-            ),
-            "unchanged_source_would_be": round(
-                sum(r["src"].strip() == r["tgt"].strip() for r in records) / len(records), 3
-            ),
-            "cases": len(records),
-            "first": [f"{r['src']} → {o}" for r, o in zip(records[:3], outputs, strict=False)],
-        }
-    samples = {
-        "title": load_public(data, "summ_zh_csl_dev")[0]["text"][:200],
-        "keywords": load_public(data, "kw_zh_csl_dev")[1]["text"][:200],
-        "translate": "I like this book very much.",
-        "summarize": load_public(data, "qa_zh_cmrc2018_trial")[0]["context"][:200],
-        "empathy": "我最近压力很大，总是睡不着。",
-        "polish": "嗯，这个地方很很漂亮。",
-        "grammar": "She go to school every day.",
-    }
-    for task, text in samples.items():
-        found[task] = f"{text} → {scorer.generate(scorer.prompts[task].render({'text': text}), 90, 0.0, rng)[0]}"
-    return found
-
-
-def evaluate_chat(scorer: Scorer, count: int) -> dict[str, Any]:
-    """Alternates sentiment and chat; counts replies that do not end, are bare labels, or change the language."""
-    rng, pick = torch.Generator().manual_seed(1), random.Random(77)
-    prompt, labels = scorer.prompts["chat"], ("正面", "负面", "中性")
-    counts: Counter[str] = Counter()
-    history: list[Message] = []
-    for i in range(count):
-        turn = sample_turn(pick)
-        row = scorer.ids(scorer.prompts["sentiment"].render({"text": turn.text}))
-        mood = labels[int(scorer.label_probs([row], labels)[0].argmax())]
-        counts["mood agrees with the grammar"] += mood == turn.mood
-        history = [] if i % 4 == 0 else history
-        reply, ended = scorer.generate(prompt.render({"text": turn.text, "mood": mood}, history=history), 80, 0.7, rng)
-        history += [
-            Message("user", (Part(turn.text, False),)),
-            Message("system", (Part("对方此刻的情绪：", True), Part(mood, False))),
-            Message("assistant", (Part(reply, False),)),
-        ]
-        bare = reply.strip(" 。.!！").lower() in BARE
-        counts["bare label or role"] += bare
-        counts["contains a label word"] += any(w in reply for w in ("正面", "负面", "中性", "positive", "negative"))
-        counts["did not end in 80 tokens"] += not ended
-        counts["other language"] += is_chinese(reply) != is_chinese(turn.text)
-    replies = {}
-    for text in CHAT_PROBES:
-        row = scorer.ids(scorer.prompts["sentiment"].render({"text": text}))
-        mood = labels[int(scorer.label_probs([row], labels)[0].argmax())]
-        replies[text] = f"[{mood}] {scorer.generate(prompt.render({'text': text, 'mood': mood}), 80, 0.7, rng)[0]}"
-    return {"calls": 2 * count, "counts": dict(counts), "replies": replies}
+def markdown(report: Sequence[dict[str, Any]]) -> str:
+    """The table as Markdown; notes below it."""
+    lines = ["| row | value | must | aim | holds | cases |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in report:
+        value, must, aim = ("–" if row[name] is None else f"{row[name]:.4g}" for name in ("value", "must", "aim"))
+        lines.append(
+            f"| {row['title']} (`{row['key']}`) | {value} | {must} | {aim} | {row['holds']} | {row['cases']:,} |"
+        )
+    notes = [f"- `{row['key']}`: {row['note']}" for row in report if row["note"]]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def main() -> None:
-    """Evaluates one GGUF."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--gguf", type=Path, default=TARGET)
-    parser.add_argument("--quick", action="store_true", help="200 cases of the three required sets, and the probes")
-    parser.add_argument("--bf16", action="store_true", help="label sets in BF16: several times faster on AMX")
-    parser.add_argument("--part", choices=("labels", "chat", "text"), help="only this part, and the probes")
-    parser.add_argument("--out", type=Path, help="also write the report there")
+    """Evaluates one file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data folder")
+    parser.add_argument("--gguf", default="bundled", help="the exported file (default: the bundled one)")
+    parser.add_argument("--quick", action="store_true", help="the first 200 cases of each set")
+    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="a row or a group; may be repeated")
+    parser.add_argument("--threads", type=int, help="of the backend (default: the physical cores)")
+    parser.add_argument("--json", action="store_true", help="everything, with details and all replies, as JSON")
     args = parser.parse_args()
     data = require_data(args.data)
-    shape, weights = read_gguf(args.gguf)
-    model = Qwen2(shape)
-    model.load_state_dict(weights)
-    scorer = Scorer(model.eval(), Codec.from_gguf(args.gguf), load_prompts(PROMPTS), args.bf16)
-    report: dict[str, Any] = {"gguf": args.gguf.name, "bf16": args.bf16, "probes": evaluate_probes(scorer)}
-    if args.part in (None, "labels"):
-        report["labels"] = evaluate_labels(scorer, data, args.quick)
-    if args.part in (None, "chat"):
-        report["chat"] = evaluate_chat(scorer, 4 if args.quick else 100)
-    if args.part == "text" or (args.part is None and not args.quick):
-        report["text"] = evaluate_text(scorer, data, 30)
-    text = json.dumps(report, ensure_ascii=False, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    rows = choose_rows(all_rows(args.gguf), args.only)
+    report: list[dict[str, Any]] = []
+    with Bench(args.gguf, data, quick=args.quick, threads=args.threads) as bench:
+        for row in rows:
+            figure = row.measure(bench)
+            found = asdict(figure) | {"key": row.key, "title": row.title, "must": row.must, "aim": row.aim}
+            report.append(found | {"holds": row.verdict(figure)})
+            print(f"{row.title}: {figure.value} {row.verdict(figure)}", file=sys.stderr, flush=True)
+        replies = [asdict(answered) for answered in chat.chat_answers(bench)] if bench.has("chat") else []
+        model = bench.ai.model.full_name
+    if args.json:
+        document = {"model": model, "quick": args.quick, "rows": report, "replies": replies}
+        print(json.dumps(document, ensure_ascii=False, indent=1))
+    else:
+        print(f"{model}{', first 200 cases of each set' if args.quick else ''}\n\n{markdown(report)}")
 
 
 if __name__ == "__main__":

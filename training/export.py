@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.settings import ROOT, ModelShape, Settings, load_settings
+from training.settings import ModelShape, Settings, load_settings
 from training.tokenizer import CONTROL_TOKENS, Codec
 
-TARGET = ROOT / "src" / "allinone" / "models" / "bundled" / "bundled-0.gguf"
+NAME = "bundled-1"
 DEFAULT_SYSTEM = "你是一个温暖、真诚的聊天伙伴。用对方的语言自然、简短地回答。Reply in the user's language."
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -55,9 +55,14 @@ def gguf_name(name: str) -> str:
     return f"blk.{index}.{LAYER_NAMES[rest]}"
 
 
+def exported_file(settings: Settings) -> Path:
+    """Where a profile's GGUF is written: beside its checkpoints, under the model's name."""
+    return settings.run / f"{NAME}.gguf"
+
+
 def write_metadata(writer: gguf.GGUFWriter, shape: ModelShape, codec: Codec) -> None:
     """Everything but the tensors: shape, licence, tokenizer, template."""
-    writer.add_name("bundled-0")
+    writer.add_name(NAME)
     writer.add_description(
         "The small bilingual demo model bundled with allinone, trained from scratch by its own recipe."
     )
@@ -124,8 +129,8 @@ def read_gguf(path: Path) -> tuple[ModelShape, dict[str, Tensor]]:
         heads=int(number("attention.head_count")),
         kv_heads=int(number("attention.head_count_kv")),
         ffn=int(number("feed_forward_length")),
-        rope_theta=float(number("rope.freq_base")),
-        eps=float(number("attention.layer_norm_rms_epsilon")),
+        rope_theta=round(float(number("rope.freq_base")), 3),
+        eps=round(float(number("attention.layer_norm_rms_epsilon")), 12),
         context=int(number("context_length")),
     )
     back = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
@@ -186,13 +191,13 @@ def main() -> None:
     """Exports the averaged weights of a profile's last checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--target", type=Path, help="GGUF to write (default: the bundled one for profile cpu)")
+    parser.add_argument("--target", type=Path, help="GGUF to write (default: in the run folder)")
     args = parser.parse_args()
     settings = load_settings(args.profile)
     codec = Codec.load(settings.run / "tokenizer.json")
-    target = args.target or (TARGET if args.profile == "cpu" else settings.run / f"{args.profile}.gguf")
+    target = args.target or exported_file(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
-    weights = torch.load(settings.run / "ema.pt", weights_only=True)
+    weights = torch.load(settings.run / "ema.pt", weights_only=True, map_location="cpu")
     write_gguf(weights, settings.model, codec, target)
     shape, dequantised = read_gguf(target)
     folder = write_hugging_face(dequantised, shape, codec, settings)

@@ -6,7 +6,7 @@ the boilerplate of a prompt is paid once per group. Stored as flat uint arrays, 
 """
 
 import random
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.prompts import INPUT, NONE, Part
+from training.prompts import EDIT, INPUT, NONE, Part
 from training.tokenizer import Codec
 
 PAD_GROUP = 255
+LOOK_AHEAD = 60  # examples that are tried for the rest of a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,55 +42,63 @@ def encode_example(parts: Iterable[Part], codec: Codec) -> Encoded:
     ids: list[int] = []
     roles: list[int] = []
     for part in merged[1:] if prefix else merged:
-        piece = codec.encode(part.text, control=part.control)
+        piece, spans = codec.encode_with_spans(part.text, control=part.control)
         ids += piece
-        roles += [part.role] * len(piece)
+        roles += [EDIT if touches(span, part.edits) else part.role for span in spans]
     return Encoded(prefix, ids, roles)
+
+
+def touches(span: tuple[int, int], edits: Iterable[tuple[int, int]]) -> bool:
+    """True when a token's characters overlap one of the edits."""
+    return any(span[0] < end and start < span[1] for start, end in edits)
 
 
 Bundle = tuple[tuple[int, ...], list[Encoded]]
 
 
-def bundles(examples: Iterable[Encoded], row: int, rng: random.Random, most: int = 6) -> Iterator[Bundle]:
-    """Groups examples by prefix, at most `most` of them and at most a row together; what is too long is left out."""
+def bundles(examples: Iterable[Encoded], row: int, rng: random.Random) -> Iterator[Bundle]:
+    """Groups examples by prefix, as many as fit into a row together; what is too long is left out."""
     by_prefix: dict[tuple[int, ...], list[Encoded]] = defaultdict(list)
     for example in examples:
         if 0 < len(example.prefix) + len(example.ids) <= row:
             by_prefix[example.prefix].append(example)
     for prefix, members in by_prefix.items():
         rng.shuffle(members)
-        bundle: list[Encoded] = []
-        used = len(prefix)
-        for member in members:
-            full = len(bundle) >= (most if prefix else 1)
-            if bundle and (full or used + len(member.ids) > row):
-                yield prefix, bundle
-                bundle, used = [], len(prefix)
-            bundle.append(member)
-            used += len(member.ids)
-        if bundle:
+        waiting = deque(members)
+        while waiting:
+            bundle = [waiting.popleft()]
+            free = row - len(prefix) - len(bundle[0].ids)
+            for _ in range(min(len(waiting), LOOK_AHEAD if prefix else 0)):
+                if len(waiting[0].ids) <= free and len(bundle) < PAD_GROUP - 1:
+                    bundle.append(waiting.popleft())
+                    free -= len(bundle[-1].ids)
+                else:
+                    waiting.rotate(-1)
             yield prefix, bundle
 
 
+def fill_rows(todo: list[Bundle], row: int) -> list[list[Bundle]]:
+    """Puts bundles into as few rows as it can: the largest first, each into the fullest row that has room."""
+    sized = sorted(((len(b[0]) + sum(len(e.ids) for e in b[1]), i) for i, b in enumerate(todo)), reverse=True)
+    rows: list[list[Bundle]] = []
+    by_free: list[list[int]] = [[] for _ in range(row + 1)]
+    for size, index in sized:
+        free = next((f for f in range(size, row) if by_free[f]), row)
+        if free == row:
+            rows.append([])
+            chosen = len(rows) - 1
+        else:
+            chosen = by_free[free].pop()
+        rows[chosen].append(todo[index])
+        by_free[free - size].append(chosen)
+    return rows
+
+
 def pack(examples: Iterable[Encoded], row: int, rng: random.Random) -> dict[str, np.ndarray]:
-    """Rows (n, row) as arrays `ids`, `pos`, `group`, `doc`, `role`; first fit over a small window of open rows."""
+    """Rows (n, row) as arrays `ids`, `pos`, `group`, `doc`, `role`, in random order."""
     todo = list(bundles(examples, row, rng))
     rng.shuffle(todo)
-    rows: list[list[Bundle]] = []
-    open_rows: list[tuple[int, list[Bundle]]] = []
-    for bundle in todo:
-        size = len(bundle[0]) + sum(len(e.ids) for e in bundle[1])
-        fit = next((i for i, (free, _) in enumerate(open_rows) if free >= size), None)
-        if fit is None:
-            open_rows.append((row - size, [bundle]))
-            if len(open_rows) > 64:
-                open_rows.sort(key=lambda r: r[0])
-                rows.append(open_rows.pop(0)[1])
-        else:
-            free, members = open_rows[fit]
-            members.append(bundle)
-            open_rows[fit] = (free - size, members)
-    rows += [members for _, members in open_rows]
+    rows = fill_rows(todo, row)
     rng.shuffle(rows)
     shape = (len(rows), row)
     out = {
@@ -129,5 +138,5 @@ def attention_mask(group: Tensor, doc: Tensor) -> Tensor:
     """Boolean (batch, 1, length, length): causal, same group, and the key in the prefix or in the same document."""
     same_group = group[:, :, None] == group[:, None, :]
     visible = (doc[:, None, :] == 0) | (doc[:, :, None] == doc[:, None, :])
-    causal = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool).tril()
+    causal = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool, device=group.device).tril()
     return (same_group & visible & causal)[:, None]

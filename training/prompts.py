@@ -12,16 +12,24 @@ from pathlib import Path
 import yaml
 
 TAG = re.compile(r"\{\{\s*(.*?)\s*\}\}")
-NONE, ANSWER, LABEL, INPUT = 0, 1, 2, 3  # what a token is worth in the loss
+NONE, ANSWER, LABEL, INPUT, EDIT = range(5)  # the role of a token in the loss
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a training example: its text, whether control tokens are read in it, and its role in the loss."""
+    """A piece of a training example.
+
+    Attributes:
+        text: what is tokenised.
+        control: whether control tokens are read in it.
+        role: what its tokens are in the loss.
+        edits: (start, end) of characters whose tokens have the role EDIT instead.
+    """
 
     text: str
     control: bool
     role: int = NONE
+    edits: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,21 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """How long and how fast to train; every time is a share of the wall clock, because the machine is shared."""
+    """How long and how fast to train; every time is a share of the training's own clock, because machines are shared.
+
+    Attributes:
+        minutes: length of the training.
+        batch_tokens: places of one step; `row` of them are one row.
+        muon_lr, adam_lr: peak learning rates of the matrices and of the rest.
+        warmup, decay_from: shares of the time at which the rate has risen and begins to fall.
+        label_weight, edit_weight, input_weight: loss weights of a label, of a changed token in a correction, and of
+            the user's text; any other answer token weighs 1. The user's text counts until `input_until`.
+        scored_tasks, scored_plain: positions of a step whose scores over the vocabulary are computed.
+        plain_share, copy_share: of the first steps; they fade until `plain_until` and `copy_until`.
+        long_share, tail_share: of the steps after a third of the time, and after `tail_from`.
+        ema: decay of the averaged weights per step.
+        compile: fuse operations with `torch.compile`.
+    """
 
     minutes: float
     batch_tokens: int
@@ -37,14 +51,18 @@ class Schedule:
     warmup: float = 0.01
     decay_from: float = 0.35
     label_weight: float = 12.0
+    edit_weight: float = 4.0
     input_weight: float = 0.4
     input_until: float = 0.25
-    scored_tasks: int = 2048
+    scored_tasks: int = 3072
     scored_plain: int = 4096
     plain_share: float = 0.5
     plain_until: float = 0.3
-    long_share: float = 0.06
-    focus_share: float = 0.3
+    copy_share: float = 0.3
+    copy_until: float = 0.2
+    long_share: float = 0.04
+    tail_share: float = 0.6
+    tail_from: float = 0.7
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3
@@ -54,10 +72,11 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One profile."""
+    """One profile: its run folder, the GGUF it starts from (None: from nothing), shape and schedule."""
 
     name: str
     run: Path
+    init: Path | None = None
     model: ModelShape = field(default_factory=ModelShape)
     schedule: Schedule
 
@@ -76,6 +95,7 @@ def load_settings(profile: str) -> Settings:
     return Settings(
         name=profile,
         run=ROOT / entry["run"],
+        init=ROOT / entry["init"] if "init" in entry else None,
         model=ModelShape(**entry.get("model", {})),
         schedule=Schedule(**entry["schedule"]),
     )

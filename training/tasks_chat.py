@@ -7,11 +7,12 @@ from pathlib import Path
 
 from training.prompts import ANSWER, INPUT, Message, Part, Prompt, chat_body
 from training.smalltalk import MOOD_EN, Turn, sample_turn
-from training.sources import clean, is_chinese, load_train, split_sentences
+from training.sources import clean, is_chinese, split_sentences
+from training.trainable import load_trainable
 
 Parts = list[Part]
 BANNED = re.compile(
-    r"自杀|自残|轻生|割腕|药|剂量|抑郁症|确诊|咨询师|老师，|我是.{0,6}(?:老师|医生|咨询)|题主|楼主|谢邀|邀请|提问|描述|来访|专家|公众号|微信|QQ|"
+    r"求助者|来信|自杀|自残|轻生|割腕|药|剂量|抑郁症|确诊|咨询师|老师，|我是.{0,6}(?:老师|医生|咨询)|题主|楼主|谢邀|邀请|提问|描述|来访|专家|公众号|微信|QQ|"
     r"性侵|强奸|http|网友|帖子|平台|热线|留言|1\.|①|\*|#|suicide|kill|medication|http",
     re.IGNORECASE,
 )
@@ -53,7 +54,7 @@ def first_sentences(text: str, limit: int) -> str:
 def dialogues(data: Path, rng: random.Random, count: int) -> Iterator[list[tuple[str, str]]]:
     """Short (user, reply) turns of the dialogue sets, filtered."""
     found = 0
-    records = load_train(data, "smilechat", 24_000)
+    records = load_trainable(data, "smilechat", 24_000)
     for record in rng.sample(records, len(records)):
         messages = record["messages"]
         start = rng.randrange(0, max(1, len(messages) - 3), 2) if rng.random() < 0.5 else 0
@@ -77,12 +78,12 @@ def dialogues(data: Path, rng: random.Random, count: int) -> Iterator[list[tuple
 def english_dialogues(data: Path, rng: random.Random, count: int) -> Iterator[list[tuple[str, str]]]:
     """Short pairs of the English sets; knowledge talk is kept rare."""
     pairs: list[tuple[str, str]] = []
-    for record in load_train(data, "topical_chat"):
+    for record in load_trainable(data, "topical_chat"):
         messages = record["messages"]
         at = rng.randrange(0, max(1, len(messages) - 1), 2)
         pairs += [(messages[at]["content"], messages[at + 1]["content"])] if at + 1 < len(messages) else []
     for name in ("counsel_chat", "chatterbot_ALL"):
-        for record in load_train(data, name):
+        for record in load_trainable(data, name):
             user, bot = record["messages"][:2]
             if is_chinese(user["content"]) or not re.fullmatch(r"[\x00-\x7f’“”]*", user["content"] + bot["content"]):
                 continue
@@ -137,9 +138,9 @@ def small_talk_conversation(prompts: dict[str, Prompt], rng: random.Random) -> P
 
 def chat_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Single and several turns, grammar and dialogues."""
-    for _ in range(int(32_000 * scale)):
+    for _ in range(int(17_000 * scale)):
         yield small_talk_conversation(prompts, rng)
-    for found in dialogues(data, rng, int(2_500 * scale)):
+    for found in dialogues(data, rng, int(2_000 * scale)):
         yield conversation(prompts, [(u, b, guess_mood(u)) for u, b in found], rng)
     for found in english_dialogues(data, rng, int(500 * scale)):
         yield conversation(prompts, [(u, b, guess_mood(u)) for u, b in found], rng)

@@ -1,101 +1,104 @@
-"""Examples of the correction tasks: wrong characters in Chinese, grammar in English and Chinese.
+"""Examples of the correction tasks: wrong characters in Chinese, grammar, and plain copying, which both need.
 
 Errors are put into clean sentences; the correction sets add real ones. Neighbours: `tasks_text`, whose `ask` it uses.
 """
 
 import random
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
-from training.prompts import Part, Prompt
+from training.prompts import Part, Prompt, chat_body
 from training.smalltalk import sample_turn
-from training.sources import load_train
+from training.sources import clean, is_chinese, split_sentences
+from training.tasks_chat import reply_parts
 from training.tasks_text import ask, short_chinese
+from training.trainable import load_trainable
+from training.typos import typist
 
 Parts = list[Part]
-COMMON_CONFUSIONS = {
-    "的": "得地",
-    "得": "的",
-    "地": "的",
-    "在": "再",
-    "再": "在",
-    "做": "作",
-    "作": "做",
-    "他": "她",
-    "那": "哪",
-    "哪": "那",
-    "己": "已",
-    "已": "以",
-    "坐": "座",
-    "座": "坐",
-    "们": "门",
-    "园": "圆",
-    "账": "帐",
-    "像": "象",
-    "带": "戴",
-    "到": "道",
-    "知": "只",
-    "道": "到",
-    "是": "事",
-    "事": "是",
-    "以": "已",
-    "因": "应",
-    "应": "因",
-    "经": "今",
-    "今": "金",
-    "天": "添",
-    "气": "汽",
-    "很": "狠",
-    "请": "清",
-    "情": "请",
-    "清": "青",
-    "和": "合",
-    "高": "搞",
-    "兴": "性",
-    "学": "雪",
-    "生": "声",
-    "明": "名",
-    "名": "明",
-    "觉": "决",
-    "决": "绝",
-    "题": "提",
-    "提": "题",
-    "受": "授",
-    "近": "进",
-}
+REPEAT = (
+    ("原样重复下面的文字，一字不改。", "{{text}}"),
+    ("Repeat the text exactly.", "{{text}}"),
+    ("You are a helpful assistant", "重复：{{text}}"),
+)
 
 
-def confusions(data: Path) -> dict[str, list[str]]:
-    """Right character → wrong ones, from the correction sets and the common ones above."""
-    seen: dict[str, Counter[str]] = defaultdict(Counter)
-    for name in ("sighan1X", "ecspell_ALL"):
-        for record in load_train(data, name):
-            if len(record["src"]) == len(record["tgt"]):
-                for wrong, right in zip(record["src"], record["tgt"], strict=True):
-                    if wrong != right:
-                        seen[right][wrong] += 1
-    found = {right: list(wrong.elements()) for right, wrong in seen.items()}
-    for right, wrong in COMMON_CONFUSIONS.items():
-        found.setdefault(right, []).extend(wrong * 3)
-    return found
+def edited(source: str, target: str) -> tuple[tuple[int, int], ...]:
+    """Where the target differs from a source of the same length, as (start, end) in characters."""
+    if len(source) != len(target):
+        return ()
+    return tuple((i, i + 1) for i, (a, b) in enumerate(zip(source, target, strict=True)) if a != b)
+
+
+def ask_typo(prompts: dict[str, Prompt], source: str, target: str, rng: random.Random) -> Parts:
+    """A typo example whose changed characters are marked as edits: they weigh more than what is only copied."""
+    parts = ask(prompts, "typo", source, target, rng)
+    return [*parts[:-2], replace(parts[-2], edits=edited(source, target)), parts[-1]]
+
+
+@lru_cache(maxsize=1)
+def clean_chinese(data: Path) -> tuple[str, ...]:
+    """Well-written Chinese sentences of 6 to 80 characters: replies, essays, example sentences, abstracts."""
+    texts = [r["zh"] for r in load_trainable(data, "tatoeba_cmn_eng")]
+    texts += [r["tgt"] for name in ("sighan1X", "ecspell_ALL") for r in load_trainable(data, name)] * 2
+    for record in load_trainable(data, "smilechat", 9_000):
+        for message in record["messages"][:6]:
+            sentences = split_sentences(clean(message["content"]))
+            texts += sentences[:2]
+            texts.append("".join(sentences[1:3]))
+    for name, limit in (("csl_summary_zip", 2_000), ("zh_lctt_articles", 1_500), ("zh_classical_modern_target", 4_000)):
+        for record in load_trainable(data, name, limit):
+            texts += [s for s in split_sentences(clean(record["text"]))[:4] if "http" not in s]
+    return tuple(t for t in texts if 6 <= len(t) <= 80 and is_chinese(t))
 
 
 def typo_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Wrong characters put into clean sentences, and the correction sets; some sentences are already right."""
-    wrong = confusions(data)
-    for name, count in (("sighan1X", 2_500), ("ecspell_ALL", 2_000)):
-        records = [r for r in load_train(data, name) if len(r["src"]) < 60]
-        for record in rng.sample(records, min(len(records), int(count * scale))):
-            yield ask(prompts, "typo", record["src"], record["tgt"], rng)
-    for sentence in short_chinese(data, rng, int(7_000 * scale)):
-        characters = list(sentence)
-        places = [i for i, c in enumerate(characters) if c in wrong]
-        rng.shuffle(places)
-        for place in places[: rng.choices((0, 1, 2), weights=(12, 65, 23))[0]]:
-            characters[place] = rng.choice(wrong[characters[place]])
-        yield ask(prompts, "typo", "".join(characters), sentence, rng)
+    yield from gold_typo_examples(data, prompts, rng, scale)
+    texts = clean_chinese(data)
+    for sentence in rng.sample(texts, min(len(texts), int(21_000 * scale))):
+        wanted = rng.choices((0, 1, 2, 3), weights=(16, 56, 22, 6))[0]
+        yield ask_typo(prompts, typist(data).misspell(sentence, rng, wanted), sentence, rng)
+
+
+def gold_typo_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
+    """The pairs of the correction sets; a tenth of them shown already corrected."""
+    for name in ("sighan1X", "ecspell_ALL"):
+        records = [r for r in load_trainable(data, name) if len(r["src"]) == len(r["tgt"]) < 110]
+        for record in rng.sample(records, int(len(records) * min(scale, 1.0))):
+            source = record["tgt"] if rng.random() < 0.1 else record["src"]
+            yield ask_typo(prompts, source, record["tgt"], rng)
+
+
+def random_text(texts: Sequence[str], english: Sequence[str], characters: str, rng: random.Random) -> str:
+    """Text that no language model can guess: random characters, pieces of sentences, words, digits."""
+    kind = rng.random()
+    if kind < 0.4:
+        return "".join(rng.choices(characters, k=rng.randint(4, 40)))
+    if kind < 0.75:
+        pieces = []
+        for _ in range(rng.randint(2, 8)):
+            text = rng.choice(texts)
+            start = rng.randrange(len(text) - 3)
+            pieces.append(text[start : start + rng.randint(2, 7)])
+        return "".join(pieces)
+    if kind < 0.92:
+        return " ".join(rng.choice(rng.choice(english).split()) for _ in range(rng.randint(3, 14)))
+    return "".join(rng.choices("0123456789", k=rng.randint(4, 12)))
+
+
+def copy_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
+    """Text to be repeated as it is, a third of it under the typo prompt: copying comes before correcting."""
+    texts = clean_chinese(data)
+    english = [r["en"] for r in load_trainable(data, "tatoeba_cmn_eng")]
+    characters = "".join(c for c, _ in typist(data).common.most_common(3000))
+    for _ in range(int(12_000 * scale)):
+        text = random_text(texts, english, characters, rng) if rng.random() < 0.7 else rng.choice(texts)
+        prompt = prompts["typo"] if rng.random() < 0.34 else Prompt("repeat", chat_body(*rng.choice(REPEAT)))
+        yield prompt.render({"text": text}) + reply_parts(text)
 
 
 GRAMMAR_ERRORS = (
@@ -131,10 +134,10 @@ GRAMMAR_ERRORS = (
 
 def grammar_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Errors put into clean English sentences, and doubled or dropped words in Chinese ones."""
-    english = [r["en"] for r in load_train(data, "tatoeba_cmn_eng") if len(r["en"]) < 80]
+    english = [r["en"] for r in load_trainable(data, "tatoeba_cmn_eng") if len(r["en"]) < 80]
     for _ in range(1500):
         english.append(sample_turn(rng, language="en").reply)
-    for sentence in rng.sample(english, min(len(english), int(6_000 * scale))):
+    for sentence in rng.sample(english, min(len(english), int(5_000 * scale))):
         broken = sentence
         errors = list(GRAMMAR_ERRORS)
         rng.shuffle(errors)

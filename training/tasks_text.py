@@ -13,8 +13,9 @@ from pathlib import Path
 
 from training.prompts import Part, Prompt, chat_body
 from training.smalltalk import sample_turn
-from training.sources import clean, is_chinese, load_train, split_sentences
+from training.sources import clean, is_chinese, split_sentences
 from training.tasks_chat import reply_parts
+from training.trainable import load_trainable
 
 Parts = list[Part]
 WORDINGS = {
@@ -38,10 +39,10 @@ def ask(prompts: dict[str, Prompt], task: str, text: str, reply: str, rng: rando
 
 def short_chinese(data: Path, rng: random.Random, count: int) -> list[str]:
     """Clean short Chinese sentences from many registers."""
-    texts = [r["zh"] for r in load_train(data, "tatoeba_cmn_eng")]
+    texts = [r["zh"] for r in load_trainable(data, "tatoeba_cmn_eng")]
     texts += [sample_turn(rng, language="zh").reply for _ in range(1500)]
     for name, limit in (("csl_summary_zip", 3000), ("zh_online_shopping_10_cats", 10_000), ("smilechat", 4000)):
-        for record in load_train(data, name)[:limit]:
+        for record in load_trainable(data, name)[:limit]:
             body = record["messages"][0]["content"] if "messages" in record else record["text"]
             texts += [s for s in split_sentences(clean(body))[:2] if 6 < len(s) < 40]
     texts = [t for t in texts if 5 < len(t) < 40]
@@ -74,8 +75,8 @@ def english_keywords(text: str) -> list[str]:
 
 def keyword_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Compact JSON with words of the text."""
-    csl = load_train(data, "csl_summary_zip")
-    for record in rng.sample(csl, int(1_800 * scale)):
+    csl = load_trainable(data, "csl_summary_zip")
+    for record in rng.sample(csl, int(1_300 * scale)):
         sentences = split_sentences(clean(record["text"]))
         text = "".join(sentences[: rng.randint(1, 3)])[:200]
         words = chinese_keywords(text, clean(record["summary"]))
@@ -87,7 +88,7 @@ def keyword_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random,
                 json.dumps({"keywords": words}, ensure_ascii=False, separators=(",", ":")),
                 rng,
             )
-    for record in rng.sample(load_train(data, "wikitext2"), int(600 * scale)):
+    for record in rng.sample(load_trainable(data, "wikitext2"), int(500 * scale)):
         text = clean(" ".join(split_sentences(record["text"].replace("<unk>", ""))[:2]))[:300].replace(" @-@ ", "-")
         words = english_keywords(text)
         if len(words) >= 3:
@@ -103,7 +104,7 @@ def keyword_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random,
 def t0_pairs(data: Path, pattern: str, after: str, limit: int) -> list[tuple[str, str]]:
     """(document, answer) of T0 templates, the instruction removed as far as a pattern can."""
     found = []
-    for record in load_train(data, "t0_train_50k"):
+    for record in load_trainable(data, "t0_train_50k"):
         if re.fullmatch(pattern, record["template"]):
             text = re.sub(after, "", record["messages"][0]["content"], flags=re.DOTALL).strip()
             if 30 < len(text) < limit:
@@ -113,7 +114,7 @@ def t0_pairs(data: Path, pattern: str, after: str, limit: int) -> list[tuple[str
 
 def title_summary_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Titles of abstracts and headlines; summaries of short dialogues, first sentences of longer texts."""
-    for record in rng.sample(load_train(data, "csl_summary_zip"), int(1_800 * scale)):
+    for record in rng.sample(load_trainable(data, "csl_summary_zip"), int(1_300 * scale)):
         text, title = clean(record["text"])[:230], clean(record["summary"])
         yield ask(prompts, "title", text, title, rng)
         if rng.random() < 0.25:
@@ -139,12 +140,12 @@ def title_summary_examples(data: Path, prompts: dict[str, Prompt], rng: random.R
     texts = [
         r["text"]
         for name in ("zh_lctt_articles", "wikitext2", "zh_classical_modern_target")
-        for r in load_train(data, name, 4000)
+        for r in load_trainable(data, name, 4000)
     ]
     made = 0
     for text in rng.sample(texts, len(texts)):
         sentences = [s for s in split_sentences(clean(text).replace("<unk> ", "")) if "http" not in s and len(s) > 8]
-        if len(sentences) > 2 and len(sentences[0]) < 70 and made < 1_500 * scale:
+        if len(sentences) > 2 and len(sentences[0]) < 70 and made < 900 * scale:
             made += 1
             gap = "" if is_chinese(text) else " "
             yield ask(prompts, "summarize", gap.join(sentences[:4])[:300], sentences[0], rng)
@@ -152,8 +153,8 @@ def title_summary_examples(data: Path, prompts: dict[str, Prompt], rng: random.R
 
 def translate_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Short sentence pairs in both directions."""
-    pairs = [(r["en"], r["zh"]) for r in load_train(data, "tatoeba_cmn_eng") if len(r["en"]) < 70]
-    for english, chinese in rng.sample(pairs, min(len(pairs), int(9_000 * scale))):
+    pairs = [(r["en"], r["zh"]) for r in load_trainable(data, "tatoeba_cmn_eng") if len(r["en"]) < 70]
+    for english, chinese in rng.sample(pairs, min(len(pairs), int(5_000 * scale))):
         source, target = (english, chinese) if rng.random() < 0.5 else (chinese, english)
         yield ask(prompts, "translate", source, target, rng)
 
@@ -197,12 +198,12 @@ def polish_rewrite_examples(
     data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float
 ) -> Iterator[Parts]:
     """Polishing removes fillers and doubled words; rewriting exchanges words by style. Rules, not taste."""
-    for sentence in short_chinese(data, rng, int(2_500 * scale)):
+    for sentence in short_chinese(data, rng, int(1_500 * scale)):
         rough = rng.choice(FILLERS) + sentence.replace("非常", "很很").replace(
             "。", "吧。" if rng.random() < 0.3 else "。"
         )
         yield ask(prompts, "polish", rough, sentence, rng)
-    english = [r["en"] for r in load_train(data, "tatoeba_cmn_eng") if 15 < len(r["en"]) < 70]
+    english = [r["en"] for r in load_trainable(data, "tatoeba_cmn_eng") if 15 < len(r["en"]) < 70]
     for sentence in rng.sample(english, int(1_000 * scale)):
         yield ask(
             prompts,
@@ -211,7 +212,7 @@ def polish_rewrite_examples(
             sentence,
             rng,
         )
-    for sentence in short_chinese(data, rng, int(4_000 * scale)):
+    for sentence in short_chinese(data, rng, int(2_000 * scale)):
         table, style = rng.choice(((FORMAL, "正式"), (FORMAL, "正式"), (FRIENDLY, "亲切"), (FRIENDLY, "口语")))
         changed = sentence
         for old, new in table.items():

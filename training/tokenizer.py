@@ -118,6 +118,11 @@ class Codec:
         tokenizer = self.control if control else self.plain
         return tokenizer.encode(text, add_special_tokens=False).ids
 
+    def encode_with_spans(self, text: str, *, control: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of one segment, and the (start, end) of each token in characters."""
+        encoded = (self.control if control else self.plain).encode(text, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids, control tokens left out."""
         return self.control.decode(ids, skip_special_tokens=True)
@@ -130,10 +135,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     args = parser.parse_args()
     settings = load_settings(args.profile)
-    tokenizer = train(require_data(args.data), settings.model.vocab_size)
+    target = settings.run / "tokenizer.json"
+    if target.exists():
+        print(f"{target} is there already")
+        return
+    if settings.init:  # the weights that training starts from know their own tokens only
+        tokenizer = Codec.from_gguf(settings.init).control
+    else:
+        tokenizer = train(require_data(args.data), settings.model.vocab_size)
     settings.run.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(settings.run / "tokenizer.json"))
-    codec = Codec.load(settings.run / "tokenizer.json")
+    tokenizer.save(str(target))
+    codec = Codec.load(target)
     words = LABEL_WORDS + LATIN_LABEL_WORDS
     split = [w for w in words if len(codec.encode(w, control=False)) != 1]
     print(f"vocabulary {tokenizer.get_vocab_size()}; label words that are not one token: {split or 'none'}")

@@ -1,4 +1,4 @@
-"""Trains the model of a profile by wall-clock time: stops by itself, resumes from its last checkpoint.
+"""Trains the model of a profile by its own clock: stops by itself, resumes from its last checkpoint.
 
 Muon (orthogonalised momentum) for the matrices of the layers, AdamW for embedding, norms and biases; BF16 compute,
 FP32 weights; an exponential moving average of the weights is what gets exported. Reads the shards of `corpus`.
@@ -7,119 +7,26 @@ FP32 weights; an exponential moving average of the weights is what gets exported
 import argparse
 import json
 import os
-import random
 import signal
+import sys
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
+from training.export import read_gguf
 from training.model import Qwen2
+from training.muon import Muon
 from training.packing import attention_mask
-from training.prompts import ANSWER, INPUT, LABEL
+from training.prompts import ANSWER, EDIT, INPUT, LABEL
 from training.settings import Schedule, Settings, load_settings
+from training.streams import Mixture
 
-
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Newton–Schulz iteration: the nearest orthogonal matrix, roughly, of each (…, rows, columns).
-
-    Source: Muon, Keller Jordan et al. 2024.
-    """
-    x = matrix.bfloat16()
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised, for matrices; equal shapes are processed together."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95):
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One update."""
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape.setdefault(p.shape, []).append(p)
-            for shape, members in by_shape.items():
-                pending = []
-                for p in members:
-                    buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                    buffer.lerp_(p.grad, 1 - group["momentum"])
-                    pending.append(p.grad.lerp(buffer, group["momentum"]))
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(members, orthogonalise(torch.stack(pending)), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update, alpha=-group["lr"] * scale)
-
-
-class Rows:
-    """An endless shuffled stream of packed rows, one shard a pass; shards that appear meanwhile are taken up."""
-
-    def __init__(self, folder: Path, pattern: str, seed: int, passes: int = 0) -> None:
-        self.folder, self.pattern, self.rng = folder, pattern, np.random.default_rng(seed)
-        self.passes = passes
-        self._reload()
-
-    def _reload(self) -> None:
-        paths = sorted(self.folder.glob(self.pattern))
-        self.rows = dict(np.load(paths[self.passes % len(paths)])) if paths else {}
-        self.order = self.rng.permutation(len(self.rows["ids"])) if self.rows else np.zeros(0, int)
-        self.at = 0
-
-    def exists(self) -> bool:
-        """True when there is a shard to read; looks again when there was none."""
-        if not self.rows:
-            self._reload()
-        return bool(self.rows)
-
-    def take(self, count: int) -> dict[str, Tensor]:
-        """The next `count` rows as int64 tensors."""
-        if self.at + count > len(self.order):
-            self.passes += 1
-            self._reload()
-        chosen = self.order[self.at : self.at + count]
-        self.at += count
-        return {key: torch.from_numpy(self.rows[key][chosen].astype(np.int64)) for key in self.rows}
-
-
-class Mixture:
-    """Chooses what the next batch is made of: mostly tasks, plain text early, long rows and small talk later."""
-
-    def __init__(self, folder: Path, schedule: Schedule, *, seed: int, passes: int) -> None:
-        self.schedule, self.draw = schedule, random.Random(seed)
-        self.streams = {
-            "tasks": Rows(folder, "shard-??.npz", 1 + seed, passes),
-            "plain": Rows(folder, "plain.npz", 2 + seed),
-            "long": Rows(folder, "long-??.npz", 3 + seed),
-            "focus": Rows(folder, "focus-??.npz", 4 + seed),
-        }
-
-    def take(self, done: float) -> tuple[str, dict[str, Tensor]]:
-        """(kind, rows) of about `batch_tokens` places, at a share of the time."""
-        schedule, kind = self.schedule, "tasks"
-        plain_share = schedule.plain_share * max(0.0, 1 - done / schedule.plain_until)
-        if plain_share > 0 and self.draw.random() < plain_share:
-            kind = "plain"
-        elif done > 0.3 and self.streams["long"].exists() and self.draw.random() < schedule.long_share:
-            kind = "long"
-        elif done > 0.6 and self.streams["focus"].exists() and self.draw.random() < schedule.focus_share:
-            kind = "focus"
-        stream = self.streams[kind]
-        return kind, stream.take(max(1, schedule.batch_tokens // stream.rows["ids"].shape[1]))
+ROLES = {"label": LABEL, "answer": ANSWER, "edit": EDIT, "input": INPUT}
 
 
 def learning_rate(done: float, schedule: Schedule) -> float:
@@ -131,13 +38,34 @@ def learning_rate(done: float, schedule: Schedule) -> float:
     return max(0.02, (1 - done) / (1 - schedule.decay_from))
 
 
+class Clock:
+    """The time that training takes. A step that lasts far longer than the others was paused, or compiled again."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+        self.typical_s: float | None = None
+
+    def step(self) -> float:
+        """Seconds to count for the step that ends now: at most ten usual ones."""
+        now = time.monotonic()
+        lasted, self.last = now - self.last, now
+        if self.typical_s is None or lasted < 10 * self.typical_s:
+            self.typical_s = lasted if self.typical_s is None else 0.8 * self.typical_s + 0.2 * lasted
+            return lasted
+        return self.typical_s
+
+
 class Run:
     """Everything that a checkpoint holds, and the loop over it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.schedule = settings, settings.schedule
         torch.manual_seed(0)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = Qwen2(settings.model)
+        if settings.init:
+            self.start_from_gguf()
+        self.model.to(self.device)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.optimisers = [
@@ -148,6 +76,16 @@ class Run:
         self.ema = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.elapsed_s, self.step, self.tokens, self.passes = 0.0, 0, 0, 0
         self.body: Any = torch.compile(self.model.model) if self.schedule.compile else self.model.model
+
+    def start_from_gguf(self) -> None:
+        """Takes the weights of the profile's `init` file instead of random ones."""
+        path = self.settings.init
+        if path is None or not path.exists():
+            raise SystemExit(f"'{path}' (init in config.toml) is not there: name another GGUF, or none to start anew.")
+        shape, weights = read_gguf(path)
+        if shape != self.settings.model:
+            raise SystemExit(f"'{path}' has another shape than the profile: {shape}")
+        self.model.load_state_dict(weights)
 
     def save(self) -> None:
         """Writes checkpoint and averaged weights, each atomically."""
@@ -170,43 +108,50 @@ class Run:
         path = self.settings.run / "checkpoint.pt"
         if not path.exists():
             return False
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.elapsed_s, self.step, self.tokens = state["elapsed_s"], state["step"], state["tokens"]
         self.passes = state["passes"]
+        self.ema = {name: tensor.to(self.device) for name, tensor in self.ema.items()}
         return True
+
+    def token_weights(self, rows: dict[str, Tensor], input_weight: float) -> Tensor:
+        """What each place but the first of a row weighs in the loss, flat (batch * (length - 1),)."""
+        role, schedule = rows["role"][:, 1:], self.schedule
+        # The target follows its predecessor in the same document; the first suffix token follows the prefix's end,
+        # which is its neighbour only for the first document, so it is never asked for.
+        same = (rows["group"][:, 1:] == rows["group"][:, :-1]) & (rows["doc"][:, 1:] == rows["doc"][:, :-1])
+        weight = torch.zeros(role.shape, device=role.device)
+        weight[role == ANSWER] = 1.0
+        weight[role == LABEL] = schedule.label_weight
+        weight[role == EDIT] = schedule.edit_weight
+        weight[role == INPUT] = input_weight
+        return (weight * same).flatten()
 
     def loss(self, rows: dict[str, Tensor], input_weight: float, *, plain: bool) -> tuple[Tensor, dict[str, float]]:
         """Weighted cross-entropy of the next token; scores are computed only where the loss looks."""
+        rows = {name: values.to(self.device) for name, values in rows.items()}
         mask = attention_mask(rows["group"], rows["doc"])
         positions = rows["pos"]
         model = self.model
         cos, sin = model.cos[positions][:, None].bfloat16(), model.sin[positions][:, None].bfloat16()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             hidden = self.body(model.model.embed_tokens(rows["ids"]).bfloat16(), cos, sin, mask)
-        role = rows["role"][:, 1:]
-        # The target follows its predecessor in the same document; the first suffix token follows the prefix's end,
-        # which is its neighbour only for the first document, so it is never asked for.
-        same = (rows["group"][:, 1:] == rows["group"][:, :-1]) & (rows["doc"][:, 1:] == rows["doc"][:, :-1])
-        weight = torch.zeros(role.shape)
-        weight[role == ANSWER] = 1.0
-        weight[role == LABEL] = self.schedule.label_weight
-        weight[role == INPUT] = input_weight
-        weight = (weight * same).flatten()
-        # A fixed number of positions is scored: the heaviest first, input tokens by lot. Varying shapes would make
+        weight = self.token_weights(rows, input_weight)
+        # A fixed number of positions is scored: the heaviest first, equal ones by lot. Varying shapes would make
         # oneDNN compile and keep a kernel for each (slow, and it leaks gigabytes).
         budget = self.schedule.scored_plain if plain else self.schedule.scored_tasks
-        weights, where = (weight + (weight > 0) * torch.rand(weight.shape) * 1e-3).topk(budget)
+        weights, where = (weight + (weight > 0) * torch.rand_like(weight) * 1e-3).topk(budget)
         states = hidden[:, :-1].reshape(-1, hidden.shape[-1])[where]
         targets = rows["ids"][:, 1:].flatten()[where]
         losses = F.cross_entropy(model.logits(states).float(), targets, reduction="none")
-        roles = torch.where(weights > 0, role.flatten()[where], 0)
+        roles = torch.where(weights > 0, rows["role"][:, 1:].flatten()[where], 0)
         parts = {
             name: float(losses.detach()[roles == code].mean())
-            for name, code in (("label", LABEL), ("answer", ANSWER), ("input", INPUT))
+            for name, code in ROLES.items()
             if bool((roles == code).any())
         }
         return (losses * weights).sum() / weights.sum(), parts
@@ -231,42 +176,56 @@ class Run:
         mixture = Mixture(self.settings.run, schedule, seed=self.step, passes=self.passes)
         stopping: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
-        last, saved, logged = time.monotonic(), self.elapsed_s, self.elapsed_s
+        clock, saved, logged = Clock(), self.elapsed_s, self.elapsed_s
         smooth: dict[str, float] = {}
-        while self.elapsed_s < total_s and not stopping:
-            done = self.elapsed_s / total_s
-            kind, rows = mixture.take(done)
-            is_plain = kind == "plain"
-            fade = max(0.0, 1 - done / schedule.input_until)
-            loss, parts = self.loss(rows, 1.0 if is_plain else schedule.input_weight * fade, plain=is_plain)
-            self.update(loss, done)
-            self.step, self.passes = self.step + 1, mixture.streams["tasks"].passes
-            self.tokens += rows["ids"].numel()
-            for name, value in parts.items():
-                key = f"plain {name}" if is_plain else name
-                smooth[key] = value if key not in smooth else 0.95 * smooth[key] + 0.05 * value
-            now = time.monotonic()
-            self.elapsed_s, last = self.elapsed_s + now - last, now
-            if self.elapsed_s - logged > 20 or self.step in (1, 10):
-                logged = self.elapsed_s
-                self.log(smooth)
-            if self.elapsed_s - saved > schedule.checkpoint_minutes * 60:
-                saved = self.elapsed_s
-                self.save()
+        with tqdm(total=round(total_s), initial=round(self.elapsed_s), unit="s", disable=None) as bar:
+            while self.elapsed_s < total_s and not stopping:
+                self.train_step(mixture, smooth)
+                self.elapsed_s += clock.step()
+                bar.update(round(self.elapsed_s) - bar.n)
+                bar.set_postfix(self.figures(smooth), refresh=False)
+                if self.elapsed_s - logged > 20 or self.step in (1, 10):
+                    logged = self.elapsed_s
+                    self.log(smooth)
+                if self.elapsed_s - saved > schedule.checkpoint_minutes * 60:
+                    saved = self.elapsed_s
+                    self.save()
         self.save()
         self.log(smooth)
         print("stopped" if stopping else "done", flush=True)
 
+    def train_step(self, mixture: Mixture, smooth: dict[str, float]) -> None:
+        """One batch; `smooth` holds the running averages of the losses."""
+        done = self.elapsed_s / (self.schedule.minutes * 60)
+        kind, rows = mixture.take(done)
+        is_plain = kind == "plain"
+        fade = max(0.0, 1 - done / self.schedule.input_until)
+        loss, parts = self.loss(rows, 1.0 if is_plain else self.schedule.input_weight * fade, plain=is_plain)
+        self.update(loss, done)
+        self.step, self.passes = self.step + 1, mixture.streams["tasks"].passes
+        self.tokens += rows["ids"].numel()
+        for name, value in parts.items():
+            key = f"{kind} {name}" if kind in ("plain", "copy") else name
+            smooth[key] = value if key not in smooth else 0.95 * smooth[key] + 0.05 * value
+
+    def figures(self, losses: dict[str, float]) -> dict[str, float]:
+        """Speed and smoothed losses (nats per token)."""
+        return {
+            "tokens_per_s": round(self.tokens / max(self.elapsed_s, 1e-9)),
+            **{name: round(value, 4) for name, value in losses.items()},
+        }
+
     def log(self, losses: dict[str, float]) -> None:
-        """One JSON line: where we are, and the smoothed losses in nats per token."""
+        """One JSON line: where we are, how fast, how good; and the time left in minutes."""
         record = {
             "step": self.step,
             "min": round(self.elapsed_s / 60, 2),
+            "left": round(self.schedule.minutes - self.elapsed_s / 60, 1),
             "tokens": self.tokens,
-            "tokens_per_s": round(self.tokens / self.elapsed_s),
             "passes": self.passes,
         }
-        print(json.dumps(record | {key: round(value, 4) for key, value in losses.items()}), flush=True)
+        tqdm.write(json.dumps(record | self.figures(losses)))
+        sys.stdout.flush()
 
 
 def main() -> None:
@@ -274,12 +233,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--fresh", action="store_true", help="ignore an existing checkpoint")
+    parser.add_argument("--minutes", type=float, help="instead of the profile's length; the schedule is stretched")
     args = parser.parse_args()
     settings = load_settings(args.profile)
-    if not list(settings.run.glob("shard-??.npz")):
-        raise SystemExit(f"No shards in '{settings.run}': run training.tokenizer and training.corpus first.")
+    if args.minutes:
+        settings = replace(settings, schedule=replace(settings.schedule, minutes=args.minutes))
     run = Run(settings)
     resumed = not args.fresh and run.resume()
+    if resumed and run.elapsed_s >= settings.schedule.minutes * 60:
+        print(f"'{settings.run}' is trained already; --fresh begins anew.")
+        return
     count = sum(p.numel() for p in run.model.parameters())
     print(
         f"{count / 1e6:.2f} M parameters; {'resumed' if resumed else 'fresh'}; {torch.get_num_threads()} threads",

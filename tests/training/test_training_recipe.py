@@ -19,7 +19,7 @@ from allinone.tasks.task import prepare_call
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("ALLINONE_TRAINING_DATA", ROOT.parent / "shared" / "data"))
-BUNDLED = ROOT / "src" / "allinone" / "models" / "bundled" / "bundled-0.gguf"
+BUNDLED = next((ROOT / "src" / "allinone" / "models" / "bundled").glob("bundled-*.gguf"))
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11 (tomllib)")
 
 
@@ -79,6 +79,63 @@ def test_packed_examples_give_the_logits_of_each_alone() -> None:
             at = [i for i in range(24) if rows["ids"][0, i] == example.ids[-1] and rows["group"][0, i] != PAD_GROUP]
             assert len(at) == 1
             torch.testing.assert_close(packed[0, at[0]], alone)
+
+
+def test_wordings_of_the_evaluation_are_not_trained_on() -> None:
+    """A wording kept out of training must differ from every wording that is trained on."""
+    import yaml
+    from training.wordings import load_wordings
+
+    trained = {tuple(w) for table in load_wordings().values() for language in ("zh", "en") for w in table[language]}
+    text = (ROOT / "training" / "unseen_wordings.yaml").read_text(encoding="utf-8")
+    unseen = [w for task in yaml.safe_load(text).values() for language in task.values() for w in language]
+    assert len(unseen) >= 6
+    assert not {(w["system"], w["user"]) for w in unseen} & trained
+
+
+def test_every_form_offers_the_answer_and_asks_with_it_last() -> None:
+    """Whatever the wording and the order, the label asked for is among those shown."""
+    import random
+
+    from training.prompts import LABEL, load_prompts
+    from training.wordings import FormPool
+
+    prompts = load_prompts(ROOT / "src" / "allinone" / "prompts" / "builtin")
+    rng = random.Random(0)
+    pool = FormPool(prompts, "sentiment", ("正面", "负面", "中性"), rng, varied=60)
+    for number in range(300):
+        parts = pool.example("今天真好" if number % 2 else "so good", ("正面", "负面", "中性")[number % 3], rng)
+        label, end = parts[-2:]
+        assert (label.role, end.text) == (LABEL, "<|im_end|>")
+        assert label.text in "".join(p.text for p in parts[:-2])
+
+
+def test_tokens_of_changed_characters_are_marked() -> None:
+    """A correction is learned at what it changes; a token weighs more when one of its characters changed."""
+    pytest.importorskip("pypinyin", reason="the corpus needs pypinyin")
+    from training.packing import encode_example
+    from training.prompts import ANSWER, EDIT, Part
+    from training.tasks_correction import edited
+    from training.tokenizer import Codec
+
+    source, target = "我门去公圆玩", "我们去公园玩"
+    assert edited(source, target) == ((1, 2), (4, 5))
+    codec = Codec.from_gguf(BUNDLED)
+    example = encode_example([Part("x", True), Part(target, False, ANSWER, edited(source, target))], codec)
+    marked = "".join(codec.decode([i]) for i, r in zip(example.ids, example.roles, strict=True) if r == EDIT)
+    assert {"们", "园"} <= set(marked)
+    assert ANSWER in example.roles
+
+
+def test_clock_does_not_count_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped process resumes its schedule where it was."""
+    pytest.importorskip("tqdm", reason="the recipe needs tqdm")
+    from training import train
+
+    times = iter((0.0, 1.0, 2.0, 3.0, 903.0, 904.0))
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(times))
+    clock = train.Clock()
+    assert sum(clock.step() for _ in range(5)) == pytest.approx(5.0)
 
 
 @pytest.mark.slow

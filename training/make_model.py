@@ -1,0 +1,79 @@
+"""Makes a model from start to end: tokenizer → corpus → train → export → calibrate → evaluate → table for the card.
+
+    python -m training.make_model --profile smoke --data DATA
+
+Every step is a program of its own and leaves out what is there already, so an interrupted run is simply repeated. The
+result stays in the run folder; `--publish` copies the GGUF into the package.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from training.export import exported_file
+from training.settings import ROOT, Settings, load_settings
+from training.sources import require_data
+
+PACKAGE = ROOT / "src" / "allinone" / "models" / "bundled"
+
+
+def run_step(name: str, *arguments: str | Path, output: Path | None = None) -> None:
+    """Runs `python -m training.NAME`; its standard output goes to `output`, written atomically, or to ours.
+
+    Raises:
+        SystemExit: the step failed; it has said why.
+    """
+    print(f"── {name}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", f"training.{name}", *map(str, arguments)]
+    if output is None:
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    else:
+        partial = output.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            code = subprocess.run(command, cwd=ROOT, stdout=file, check=False).returncode
+        if code == 0:
+            partial.replace(output)
+    if code:
+        raise SystemExit(f"{name} failed (exit code {code}).")
+
+
+def is_newer(made: Path, source: Path) -> bool:
+    """True when `made` is there and at least as new as what it is made from."""
+    return made.exists() and made.stat().st_mtime >= source.stat().st_mtime
+
+
+def make(settings: Settings, data: Path, *, is_smoke: bool) -> Path:
+    """All steps of a profile; the exported file."""
+    profile = ("--profile", settings.name)
+    run_step("tokenizer", *profile, "--data", data)
+    run_step("corpus", *profile, "--data", data)
+    run_step("train", *profile)
+    exported, table = exported_file(settings), settings.run / "table.md"
+    if not is_newer(table, settings.run / "ema.pt"):
+        run_step("export", *profile)
+        run_step("calibrate", exported, "--data", data, *(("--limit", "60") if is_smoke else ()))
+        rows = ("--quick", "--only", "size", "--only", "sst2") if is_smoke else ()
+        run_step("evaluate", "--gguf", exported, "--data", data, *rows, output=table)
+    print(table.read_text(encoding="utf-8"))
+    return exported
+
+
+def main() -> None:
+    """Makes the model of a profile."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder")
+    parser.add_argument("--publish", action="store_true", help="copy the exported file into the package")
+    args = parser.parse_args()
+    data = require_data(args.data).resolve()
+    exported = make(load_settings(args.profile), data, is_smoke=args.profile == "smoke")
+    print(f"{exported}: copy the table of {exported.parent / 'table.md'} into CARD.md")
+    if args.publish:
+        shutil.copyfile(exported, PACKAGE / exported.name)
+        print(f"published as {PACKAGE / exported.name}")
+
+
+if __name__ == "__main__":
+    main()
