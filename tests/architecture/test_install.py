@@ -65,7 +65,7 @@ def test_install_refuses_an_unknown_extra(install: ModuleType, capsys: pytest.Ca
     """A typo must not install the wrong thing quietly."""
     with pytest.raises(SystemExit):
         install.main(["defualt"])
-    assert "default, dev, transformers" in capsys.readouterr().err
+    assert "default, dev, train, transformers" in capsys.readouterr().err
 
 
 def test_install_writes_no_stamp_when_pip_fails(
