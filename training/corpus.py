@@ -63,10 +63,10 @@ COPY: dict[str, Source] = {"copy": copy_examples}
 TAIL: dict[str, Source] = {
     "sentiment": gold_sentiment_examples,
     "emotion": gold_emotion_examples,
-    "intent": scaled(intent_examples, 0.6),
+    "intent": scaled(intent_examples, 0.7),
     "typo": scaled(gold_typo_examples, 1.0),
-    "synthetic typo": scaled(typo_examples, 0.25),
-    "chat": scaled(chat_examples, 0.4),
+    "synthetic typo": scaled(typo_examples, 0.35),
+    "chat": scaled(chat_examples, 0.6),
     "empathy": scaled(empathy_examples, 0.4),
     "grammar": scaled(grammar_examples, 0.3),
     "keywords": scaled(keyword_examples, 0.3),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from allinone.models.locate import locate_model
 from training import evaluate_chat as chat
 from training import evaluate_labels as labels
-from training.evaluate_bench import BINARY, Bench, Figure
+from training.evaluate_bench import BINARY, QUICK_CASES, Bench, Figure
 from training.sources import require_data
 
 Verdict = Literal["aim", "must", "MISSED", "skipped", ""]
@@ -162,7 +162,7 @@ def main() -> None:
     data = require_data(args.data)
     rows = choose_rows(all_rows(args.gguf), args.only)
     report: list[dict[str, Any]] = []
-    with Bench(args.gguf, data, quick=args.quick, threads=args.threads) as bench:
+    with Bench(args.gguf, data, max_cases=QUICK_CASES if args.quick else None, threads=args.threads) as bench:
         for row in rows:
             figure = row.measure(bench)
             found = asdict(figure) | {"key": row.key, "title": row.title, "must": row.must, "aim": row.aim}

@@ -49,12 +49,12 @@ class Bench:
     Args:
         gguf: path of the exported file, or "bundled".
         data: folder with `public/` (and `train/`, for calibration).
-        quick: only the first 200 records of each set.
+        max_cases: only the first records of each set; all where None.
         threads: of the backend; the physical cores where None.
     """
 
-    def __init__(self, gguf: str, data: Path, *, quick: bool = False, threads: int | None = None) -> None:
-        self.data, self.quick = data, quick
+    def __init__(self, gguf: str, data: Path, *, max_cases: int | None = None, threads: int | None = None) -> None:
+        self.data, self.max_cases = data, max_cases
         self._console = Console(stderr=True)
         self._known: dict[str, Any] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="allinone-evaluate-")
@@ -72,7 +72,7 @@ class Bench:
 
     def records(self, name: str) -> list[Record]:
         """A public set, or its beginning."""
-        return load_public(self.data, name)[: QUICK_CASES if self.quick else None]
+        return load_public(self.data, name)[: self.max_cases]
 
     def track(self, items: Iterable[_T], what: str, total: int) -> Iterator[_T]:
         """The items, with a progress bar on stderr."""

@@ -1,13 +1,21 @@
 """The label rows of the evaluation: sentiment, emotion, intent, their calibration, and how stable the answers are."""
 
 import random
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from training.evaluate_bench import BINARY, Bench, Figure
-from training.evaluate_metrics import accuracy, calibration_error, flip_share, macro_f1
+from training.evaluate_metrics import (
+    accuracy,
+    calibration_error,
+    confidence_bins,
+    confusion_counts,
+    flip_share,
+    macro_f1,
+)
 from training.sources import Record, load_public
 
 CHNSENTICORP, WAIMAI, SST2 = "sent_zh_chnsenticorp_dev", "sent_zh_waimai_public_2k", "sent_en_sst2_dev"
@@ -55,10 +63,11 @@ def accuracy_of_unseen_wordings(bench: Bench, dataset: str) -> Figure:
 
 def binary_calibration(bench: Bench, dataset: str) -> Figure:
     """Expected calibration error of the same answers, at the temperature that the model brings."""
-    gold = binary_gold(bench, dataset)
+    gold, probs = binary_gold(bench, dataset), bench.answers("sentiment", dataset, BINARY)
     temperature = bench.ai.model.calibration.temperature_of("sentiment")
-    error = calibration_error(bench.answers("sentiment", dataset, BINARY), gold)
-    return Figure(value=error, cases=len(gold), details={"temperature": temperature})
+    bins = [asdict(found) for found in confidence_bins(probs, gold)]
+    details = {"temperature": temperature, "bins": bins}
+    return Figure(value=calibration_error(probs, gold), cases=len(gold), details=details)
 
 
 def three_class_f1(bench: Bench, dataset: str) -> Figure:
@@ -69,16 +78,25 @@ def three_class_f1(bench: Bench, dataset: str) -> Figure:
             if r["label"] in names]  # fmt: skip
     gold, guess = [case[0] for case in kept], [int(case[1].argmax()) for case in kept]
     shares = {name: round(guess.count(i) / len(guess), 3) for i, name in enumerate(THREE)}
-    return Figure(
-        value=macro_f1(gold, guess, 3), cases=len(gold), details={"accuracy": accuracy(gold, guess), "answered": shares}
-    )
+    details = {"answered": shares, **class_details(gold, guess, THREE)}
+    return Figure(value=macro_f1(gold, guess, 3), cases=len(gold), details=details)
 
 
 def emotion_f1(bench: Bench) -> Figure:
     """Macro-F1 of six emotions on everyday Weibo posts."""
     gold = [EMOTIONS.index(record["label"]) for record in bench.records(EWECT)]
     guess = bench.answers("emotion", EWECT, EMOTIONS).argmax(1).tolist()
-    return Figure(value=macro_f1(gold, guess, 6), cases=len(gold), details={"accuracy": accuracy(gold, guess)})
+    details = class_details(gold, guess, EMOTIONS)
+    return Figure(value=macro_f1(gold, guess, 6), cases=len(gold), details=details)
+
+
+def class_details(gold: Sequence[int], guess: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
+    """What stands beside an F1: accuracy, and what was taken for what (rows: right label, columns: answer)."""
+    return {
+        "accuracy": accuracy(gold, guess),
+        "labels": list(labels),
+        "confusion": confusion_counts(gold, guess, len(labels)),
+    }
 
 
 def intent_cases(bench: Bench) -> list[tuple[Record, list[str]]]:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,43 @@ def macro_f1(gold: Sequence[int], guess: Sequence[int], num_classes: int) -> flo
     return float(np.mean(scores))
 
 
+def confusion_counts(gold: Sequence[int], guess: Sequence[int], num_classes: int) -> list[list[int]]:
+    """Cases by right class (rows) and answered class (columns)."""
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (np.asarray(gold, dtype=np.int64), np.asarray(guess, dtype=np.int64)), 1)
+    return counts.tolist()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfidenceBin:
+    """Answers of about the same confidence: how many, how sure on average, and the share that is right."""
+
+    cases: int
+    confidence: float
+    accuracy: float
+
+
+def confidence_bins(probs: FloatArray, gold: Sequence[int]) -> list[ConfidenceBin]:
+    """The answers in 15 bins of equal width by their confidence; empty bins are left out.
+
+    Args:
+        probs: (num_cases, num_labels), rows sum to 1.
+        gold: (num_cases,), indices of the right labels.
+    """
+    confidence, is_right = probs.max(1), probs.argmax(1) == np.asarray(gold)
+    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
+    return [
+        ConfidenceBin(
+            cases=int((bins == b).sum()),
+            confidence=float(confidence[bins == b].mean()),
+            accuracy=float(is_right[bins == b].mean()),
+        )
+        for b in np.unique(bins)
+    ]
+
+
 def calibration_error(probs: FloatArray, gold: Sequence[int]) -> float:
-    """Expected calibration error: |accuracy - confidence| over 15 bins of equal width, weighted by their cases.
+    """Expected calibration error: |accuracy - confidence| over the bins, weighted by their cases.
 
     Args:
         probs: (num_cases, num_labels), rows sum to 1.
@@ -37,13 +73,8 @@ def calibration_error(probs: FloatArray, gold: Sequence[int]) -> float:
 
     Source: Guo et al., On Calibration of Modern Neural Networks, 2017
     """
-    confidence, is_right = probs.max(1), probs.argmax(1) == np.asarray(gold)
-    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
-    return float(
-        sum(
-            abs(is_right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)
-        )
-    )
+    bins = confidence_bins(probs, gold)
+    return sum(abs(b.accuracy - b.confidence) * b.cases for b in bins) / len(gold)
 
 
 def flip_share(reference: Sequence[object], answers: Sequence[object]) -> float:

@@ -3,7 +3,7 @@
     python -m training.make_model --profile smoke --data DATA
 
 Every step is a program of its own and leaves out what is there already, so an interrupted run is simply repeated. The
-result stays in the run folder; `--publish` copies the GGUF into the package.
+result stays in the run folder; `--publish` puts the GGUF into the package, in place of the one that was there.
 """
 
 import argparse
@@ -60,19 +60,30 @@ def make(settings: Settings, data: Path, *, is_smoke: bool) -> Path:
     return exported
 
 
+def publish(exported: Path, package: Path = PACKAGE) -> Path:
+    """Puts the file into the package in place of the one that was there; the package has one model."""
+    target = package / exported.name
+    partial = target.with_suffix(".gguf.partial")
+    shutil.copyfile(exported, partial)
+    partial.replace(target)
+    for old in package.glob("*.gguf"):
+        if old != target:
+            old.unlink()
+    return target
+
+
 def main() -> None:
     """Makes the model of a profile."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--data", type=Path, required=True, help="the data folder")
-    parser.add_argument("--publish", action="store_true", help="copy the exported file into the package")
+    parser.add_argument("--publish", action="store_true", help="replace the model in the package by it")
     args = parser.parse_args()
     data = require_data(args.data).resolve()
     exported = make(load_settings(args.profile), data, is_smoke=args.profile == "smoke")
     print(f"{exported}: copy the table of {exported.parent / 'table.md'} into CARD.md")
     if args.publish:
-        shutil.copyfile(exported, PACKAGE / exported.name)
-        print(f"published as {PACKAGE / exported.name}")
+        print(f"published as {publish(exported)}: name it in CARD.md")
 
 
 if __name__ == "__main__":

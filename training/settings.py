@@ -35,6 +35,8 @@ class Schedule:
         warmup, decay_from: shares of the time at which the rate has risen and begins to fall.
         label_weight, edit_weight, input_weight: loss weights of a label, of a changed token in a correction, and of
             the user's text; any other answer token weighs 1. The user's text counts until `input_until`.
+        edit_weight_end: what the weight of a changed token becomes, on a straight line: high at first, because copying
+            is learned sooner than changing, lower later, or what is right would be changed too.
         scored_tasks, scored_plain: positions of a step whose scores over the vocabulary are computed.
         plain_share, copy_share: of the first steps; they fade until `plain_until` and `copy_until`.
         long_share, tail_share: of the steps after a third of the time, and after `tail_from`.
@@ -52,6 +54,7 @@ class Schedule:
     decay_from: float = 0.35
     label_weight: float = 12.0
     edit_weight: float = 4.0
+    edit_weight_end: float = 4.0
     input_weight: float = 0.4
     input_until: float = 0.25
     scored_tasks: int = 3072

@@ -1,7 +1,8 @@
 """Small talk from a grammar: utterances with their mood, and several good short replies for each.
 
-The sentences live in `smalltalk_data/*.toml`; `[a|b|]` chooses one alternative. Replies never repeat a slot of the
-utterance: a model this small copies the wrong one. Neighbours: `corpus` asks here, `tokenizer` learns from a sample.
+The sentences live in `smalltalk_data/LANGUAGE/*.toml`; `[a|b|]` chooses one alternative. Replies never repeat a slot
+of the utterance: a model this small copies the wrong one. Neighbours: `corpus` asks here, `tokenizer` learns from a
+sample.
 """
 
 import random
@@ -49,13 +50,13 @@ class Turn:
 def load_situations() -> tuple[Situation, ...]:
     """All situations of both languages."""
     found: list[Situation] = []
-    for path in sorted((Path(__file__).parent / "smalltalk_data").glob("*.toml")):
+    for path in sorted((Path(__file__).parent / "smalltalk_data").glob("*/*.toml")):
         with path.open("rb") as file:
             for entry in tomllib.load(file)["situation"]:
                 found.append(
                     Situation(
                         name=entry["name"],
-                        language=path.stem,
+                        language=path.parent.name,
                         mood=entry["mood"],
                         emotion=entry["emotion"],
                         user=tuple(entry["user"]),

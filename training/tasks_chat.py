@@ -138,7 +138,7 @@ def small_talk_conversation(prompts: dict[str, Prompt], rng: random.Random) -> P
 
 def chat_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Single and several turns, grammar and dialogues."""
-    for _ in range(int(17_000 * scale)):
+    for _ in range(int(20_000 * scale)):
         yield small_talk_conversation(prompts, rng)
     for found in dialogues(data, rng, int(2_000 * scale)):
         yield conversation(prompts, [(u, b, guess_mood(u)) for u, b in found], rng)

@@ -41,33 +41,34 @@ def ask_typo(prompts: dict[str, Prompt], source: str, target: str, rng: random.R
 
 @lru_cache(maxsize=1)
 def clean_chinese(data: Path) -> tuple[str, ...]:
-    """Well-written Chinese sentences of 6 to 80 characters: replies, essays, example sentences, abstracts."""
+    """Well-written Chinese text of 6 to 140 characters: replies, essays, example sentences, abstracts."""
     texts = [r["zh"] for r in load_trainable(data, "tatoeba_cmn_eng")]
     texts += [r["tgt"] for name in ("sighan1X", "ecspell_ALL") for r in load_trainable(data, name)] * 2
     for record in load_trainable(data, "smilechat", 9_000):
         for message in record["messages"][:6]:
             sentences = split_sentences(clean(message["content"]))
             texts += sentences[:2]
-            texts.append("".join(sentences[1:3]))
+            texts += ["".join(sentences[1:3]), "".join(sentences[:5])]
     for name, limit in (("csl_summary_zip", 2_000), ("zh_lctt_articles", 1_500), ("zh_classical_modern_target", 4_000)):
         for record in load_trainable(data, name, limit):
-            texts += [s for s in split_sentences(clean(record["text"]))[:4] if "http" not in s]
-    return tuple(t for t in texts if 6 <= len(t) <= 80 and is_chinese(t))
+            sentences = [s for s in split_sentences(clean(record["text"]))[:4] if "http" not in s]
+            texts += [*sentences[:3], "".join(sentences[1:4])]
+    return tuple(t for t in texts if 6 <= len(t) <= 140 and is_chinese(t))
 
 
 def typo_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Wrong characters put into clean sentences, and the correction sets; some sentences are already right."""
     yield from gold_typo_examples(data, prompts, rng, scale)
     texts = clean_chinese(data)
-    for sentence in rng.sample(texts, min(len(texts), int(21_000 * scale))):
-        wanted = rng.choices((0, 1, 2, 3), weights=(16, 56, 22, 6))[0]
+    for sentence in rng.sample(texts, min(len(texts), int(52_000 * scale))):
+        wanted = rng.choices((0, 1, 2, 3), weights=(10, 56, 26, 8))[0]
         yield ask_typo(prompts, typist(data).misspell(sentence, rng, wanted), sentence, rng)
 
 
 def gold_typo_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """The pairs of the correction sets; a tenth of them shown already corrected."""
     for name in ("sighan1X", "ecspell_ALL"):
-        records = [r for r in load_trainable(data, name) if len(r["src"]) == len(r["tgt"]) < 110]
+        records = [r for r in load_trainable(data, name) if len(r["src"]) == len(r["tgt"]) < 160]
         for record in rng.sample(records, int(len(records) * min(scale, 1.0))):
             source = record["tgt"] if rng.random() < 0.1 else record["src"]
             yield ask_typo(prompts, source, record["tgt"], rng)

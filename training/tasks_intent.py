@@ -12,7 +12,7 @@ from training.prompts import Part, Prompt
 from training.smalltalk import expand, sample_turn
 from training.sources import is_chinese
 from training.trainable import load_trainable
-from training.wordings import Form, load_wordings, worded
+from training.wordings import Form, draw_wording, load_wordings, worded
 
 Parts = list[Part]
 SHOP_INTENTS: dict[str, tuple[str, ...]] = {
@@ -60,13 +60,13 @@ SHOP_INTENTS: dict[str, tuple[str, ...]] = {
 
 # set, candidate lists at scale 1, texts asked with each list
 OPEN_SETS = (
-    ("clinc150", 1500, 6),
-    ("hwu64_fold1", 500, 6),
-    ("banking77", 450, 5),
-    ("snips", 150, 6),
-    ("smp2019_nlu", 220, 6),
-    ("fewjoint", 450, 4),
-    ("cais", 60, 4),
+    ("clinc150", 4500, 7),
+    ("hwu64_fold1", 1500, 7),
+    ("banking77", 1100, 6),
+    ("snips", 300, 7),
+    ("smp2019_nlu", 500, 7),
+    ("fewjoint", 900, 5),
+    ("cais", 100, 5),
 )
 SNAKE, SPACED, PLAIN = range(3)
 
@@ -86,8 +86,7 @@ def intent_form(prompt: Prompt, names: list[str], rng: random.Random) -> Form:
     labels = {name: (name, "") for name in names}
     if rng.random() < 0.7:
         return Form(prompt, labels)
-    wordings = load_wordings()["intent"]
-    system, user = rng.choice(wordings[rng.choice(("zh", "en"))])
+    system, user = draw_wording(load_wordings()["intent"], rng.choice(("zh", "en")), rng)
     return Form(worded(system, user, names, rng), labels)
 
 

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.polarity import SIGN, shorten
 from training.prompts import Part, Prompt
 from training.smalltalk import EMOTION_EN, sample_turn
-from training.tasks_sentiment import SIGN, shorten
 from training.trainable import load_trainable
 from training.wordings import FormPool
 

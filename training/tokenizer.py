@@ -57,8 +57,15 @@ def label_lines(repeats: int) -> Iterator[str]:
             yield f"{form}\n" * repeats
 
 
-def train(data: Path, vocab_size: int, seed: int = 0) -> Tokenizer:
-    """Trains the BPE on a sample of the corpus; the control tokens take the last ids."""
+def train(data: Path, vocab_size: int, seed: int = 0, scale: float = 1.0) -> Tokenizer:
+    """Trains the BPE on a sample of the corpus; the control tokens take the last ids.
+
+    Args:
+        data: the data folder.
+        vocab_size: control tokens included.
+        seed: of the sample.
+        scale: share of the running text, for a tokenizer in a hurry.
+    """
     tokenizer = build(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(CONTROL_TOKENS),
@@ -73,7 +80,7 @@ def train(data: Path, vocab_size: int, seed: int = 0) -> Tokenizer:
         yield from sample_texts(random.Random(seed), 5_000)
         for word in load_words()["en_positive"] + load_words()["en_negative"]:
             yield f" {word}\n" * 400
-        yield from plain_texts(data, random.Random(seed))
+        yield from plain_texts(data, random.Random(seed), scale)
         for text in [r["text"] for r in load_train(data, "en_sst2")] + [text for text, _ in t0_reviews(data)]:
             yield f"{text}\n" * 3
 
@@ -142,7 +149,8 @@ def main() -> None:
     if settings.init:  # the weights that training starts from know their own tokens only
         tokenizer = Codec.from_gguf(settings.init).control
     else:
-        tokenizer = train(require_data(args.data), settings.model.vocab_size)
+        data, scale = require_data(args.data), min(1.0, 4 * settings.schedule.corpus_scale)
+        tokenizer = train(data, settings.model.vocab_size, scale=scale)
     settings.run.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(target))
     codec = Codec.load(target)

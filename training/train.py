@@ -118,7 +118,7 @@ class Run:
         self.ema = {name: tensor.to(self.device) for name, tensor in self.ema.items()}
         return True
 
-    def token_weights(self, rows: dict[str, Tensor], input_weight: float) -> Tensor:
+    def token_weights(self, rows: dict[str, Tensor], input_weight: float, edit_weight: float) -> Tensor:
         """What each place but the first of a row weighs in the loss, flat (batch * (length - 1),)."""
         role, schedule = rows["role"][:, 1:], self.schedule
         # The target follows its predecessor in the same document; the first suffix token follows the prefix's end,
@@ -127,11 +127,13 @@ class Run:
         weight = torch.zeros(role.shape, device=role.device)
         weight[role == ANSWER] = 1.0
         weight[role == LABEL] = schedule.label_weight
-        weight[role == EDIT] = schedule.edit_weight
+        weight[role == EDIT] = edit_weight
         weight[role == INPUT] = input_weight
         return (weight * same).flatten()
 
-    def loss(self, rows: dict[str, Tensor], input_weight: float, *, plain: bool) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, rows: dict[str, Tensor], input_weight: float, edit_weight: float, *, plain: bool
+    ) -> tuple[Tensor, dict[str, float]]:
         """Weighted cross-entropy of the next token; scores are computed only where the loss looks."""
         rows = {name: values.to(self.device) for name, values in rows.items()}
         mask = attention_mask(rows["group"], rows["doc"])
@@ -140,7 +142,7 @@ class Run:
         cos, sin = model.cos[positions][:, None].bfloat16(), model.sin[positions][:, None].bfloat16()
         with torch.autocast(self.device.type, torch.bfloat16):
             hidden = self.body(model.model.embed_tokens(rows["ids"]).bfloat16(), cos, sin, mask)
-        weight = self.token_weights(rows, input_weight)
+        weight = self.token_weights(rows, input_weight, edit_weight)
         # A fixed number of positions is scored: the heaviest first, equal ones by lot. Varying shapes would make
         # oneDNN compile and keep a kernel for each (slow, and it leaks gigabytes).
         budget = self.schedule.scored_plain if plain else self.schedule.scored_tasks
@@ -199,8 +201,10 @@ class Run:
         done = self.elapsed_s / (self.schedule.minutes * 60)
         kind, rows = mixture.take(done)
         is_plain = kind == "plain"
-        fade = max(0.0, 1 - done / self.schedule.input_until)
-        loss, parts = self.loss(rows, 1.0 if is_plain else self.schedule.input_weight * fade, plain=is_plain)
+        schedule = self.schedule
+        input_weight = 1.0 if is_plain else schedule.input_weight * max(0.0, 1 - done / schedule.input_until)
+        edit_weight = schedule.edit_weight + (schedule.edit_weight_end - schedule.edit_weight) * done
+        loss, parts = self.loss(rows, input_weight, edit_weight, plain=is_plain)
         self.update(loss, done)
         self.step, self.passes = self.step + 1, mixture.streams["tasks"].passes
         self.tokens += rows["ids"].numel()

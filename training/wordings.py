@@ -49,6 +49,17 @@ def worded(system: str, user: str, names: Sequence[str], rng: random.Random) -> 
     return Prompt("wording", chat_body(system.replace("{labels}", listed), user.replace("{labels}", listed)))
 
 
+def draw_wording(table: dict[str, Any], language: str, rng: random.Random) -> tuple[str, str]:
+    """(system, user) of a wording: a whole one, or two halves that go together in that `{labels}` is not missing."""
+    if rng.random() < 0.3:
+        system, user = rng.choice(table[language])
+        return system, user
+    while True:
+        system, user = rng.choice(table[f"{language}_systems"]), rng.choice(table[f"{language}_users"])
+        if "{labels}" in system + user:
+            return system, user
+
+
 def product_form(prompt: Prompt, keys: Sequence[str], order: Sequence[int]) -> Form:
     """The product's prompt with its labels at `order` of the file; `keys` are their names here."""
     return Form(prompt, {keys[i]: prompt.labels[i] for i in order})
@@ -58,7 +69,7 @@ class FormPool:
     """Forms of one label task in both languages: the product's own, and a fixed number of varied ones."""
 
     def __init__(
-        self, prompts: dict[str, Prompt], task: str, keys: Sequence[str], rng: random.Random, varied: int = 130
+        self, prompts: dict[str, Prompt], task: str, keys: Sequence[str], rng: random.Random, varied: int = 400
     ) -> None:
         """Args:
         prompts: the product's prompts by name; `task` and `task.en` are used.
@@ -80,7 +91,7 @@ class FormPool:
                     forms.append(product_form(prompts[name], keys, order))
                     continue
                 names = rng.choice(wordings[f"{language}_labels"])
-                system, user = rng.choice(wordings[language])
+                system, user = draw_wording(wordings, language, rng)
                 prompt = worded(system, user, [names[i] for i in order], rng)
                 forms.append(Form(prompt, {keys[i]: (names[i], "") for i in order}))
             self.varied[language] = forms
@@ -95,7 +106,7 @@ class FormPool:
             rng.shuffle(order)
         return order
 
-    def example(self, text: str, key: str, rng: random.Random, product: float = 0.5) -> Parts:
+    def example(self, text: str, key: str, rng: random.Random, product: float = 0.4) -> Parts:
         """The text in a random form that offers its label; a share `product` is asked exactly as the product asks."""
         language = "en" if rng.random() < (0.14 if is_chinese(text) else 0.55) else "zh"
         forms = self.product[language] if rng.random() < product else self.varied[language]

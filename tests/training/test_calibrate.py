@@ -16,11 +16,6 @@ BUNDLED = next((ROOT / "src" / "allinone" / "models" / "bundled").glob("*.gguf")
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11 (tomllib)")
 
 
-@pytest.fixture(autouse=True)
-def _recipe_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
 def test_written_temperatures_change_nothing_else_in_the_file(tmp_path: Path) -> None:
     """The product reads them; writing again replaces them; every other value and every tensor keeps its bytes."""
     from training.calibrate import write_temperatures

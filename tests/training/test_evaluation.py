@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,13 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("ALLINONE_TRAINING_DATA", ROOT.parent / "shared" / "data"))
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11 (tomllib)")
-
-
-@pytest.fixture(autouse=True)
-def _recipe_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def test_macro_f1_counts_every_class_the_same() -> None:
@@ -39,6 +32,23 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert calibration_error(sure, [0] * 5 + [1] * 5) == pytest.approx(0.4)
     certain = np.array([[1.0, 0.0], [0.5, 0.5]])  # the outermost bins exist
     assert calibration_error(certain, [0, 0]) == pytest.approx(0.25)
+
+
+def test_confidence_bins_hold_every_answer_once() -> None:
+    from training.evaluate_metrics import confidence_bins
+
+    probs = np.array([[0.9, 0.1], [0.91, 0.09], [0.5, 0.5], [0.0, 1.0]])
+    low, high, highest = confidence_bins(probs, [0, 1, 0, 1])
+    assert (low.cases, low.confidence, low.accuracy) == (1, 0.5, 1.0)
+    assert (high.cases, high.confidence, high.accuracy) == (2, pytest.approx(0.905), 0.5)
+    assert (highest.cases, highest.confidence, highest.accuracy) == (1, 1.0, 1.0)
+
+
+def test_confusion_counts_have_the_right_labels_in_rows() -> None:
+    from training.evaluate_metrics import confusion_counts
+
+    assert confusion_counts([0, 0, 1, 2], [0, 1, 1, 0], 3) == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert confusion_counts([], [], 2) == [[0, 0], [0, 0]]
 
 
 def test_correction_scores_follow_the_definition() -> None:
@@ -218,10 +228,9 @@ def test_evaluation_task_files_are_valid_and_use_the_tasks_temperature(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "public").is_dir(), reason="the evaluation data are not on this machine")
-def test_evaluate_prints_a_table_or_json() -> None:
+def test_evaluate_prints_a_table_or_json(data: Path) -> None:
     """The cheapest rows, through the real command."""
-    command = [sys.executable, "-m", "training.evaluate", "--data", str(DATA), "--quick", "--threads", "1"]
+    command = [sys.executable, "-m", "training.evaluate", "--data", str(data), "--quick", "--threads", "1"]
     rows = ["--only", "size", "--only", "ece-sst2"]
     done = subprocess.run([*command, *rows], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -231,3 +240,4 @@ def test_evaluate_prints_a_table_or_json() -> None:
     )
     found = {row["key"]: row for row in json.loads(done.stdout)["rows"]}
     assert found["size"]["holds"] == "aim" and found["ece-sst2"]["cases"] == 200
+    assert sum(part["cases"] for part in found["ece-sst2"]["details"]["bins"]) == 200

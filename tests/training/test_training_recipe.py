@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,15 +19,11 @@ from allinone.tasks.encoder import PromptEncoder
 from allinone.tasks.task import prepare_call
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("ALLINONE_TRAINING_DATA", ROOT.parent / "shared" / "data"))
 BUNDLED = next((ROOT / "src" / "allinone" / "models" / "bundled").glob("bundled-*.gguf"))
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11 (tomllib)")
-
-
-@pytest.fixture(autouse=True)
-def _recipe_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch", reason="the recipe needs torch")
-    monkeypatch.syspath_prepend(str(ROOT))
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11 (tomllib)"),
+]
 
 
 @pytest.mark.parametrize("name", PromptLibrary.load().names())
@@ -112,7 +109,6 @@ def test_every_form_offers_the_answer_and_asks_with_it_last() -> None:
 
 def test_tokens_of_changed_characters_are_marked() -> None:
     """A correction is learned at what it changes; a token weighs more when one of its characters changed."""
-    pytest.importorskip("pypinyin", reason="the corpus needs pypinyin")
     from training.packing import encode_example
     from training.prompts import ANSWER, EDIT, Part
     from training.tasks_correction import edited
@@ -129,7 +125,6 @@ def test_tokens_of_changed_characters_are_marked() -> None:
 
 def test_clock_does_not_count_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process resumes its schedule where it was."""
-    pytest.importorskip("tqdm", reason="the recipe needs tqdm")
     from training import train
 
     times = iter((0.0, 1.0, 2.0, 3.0, 903.0, 904.0))
@@ -138,17 +133,47 @@ def test_clock_does_not_count_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(clock.step() for _ in range(5)) == pytest.approx(5.0)
 
 
+def test_published_model_replaces_the_one_before(tmp_path: Path) -> None:
+    """Two files in the package would double its size and leave the choice to their names."""
+    from training.make_model import publish
+
+    package, exported = tmp_path / "package", tmp_path / "bundled-2.gguf"
+    package.mkdir()
+    for name in ("bundled-1.gguf", "CARD.md"):
+        (package / name).write_text("old")
+    exported.write_text("new")
+    assert publish(exported, package).read_text() == "new"
+    assert sorted(path.name for path in package.iterdir()) == ["CARD.md", "bundled-2.gguf"]
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not (DATA / "train").is_dir(), reason="the training data are not on this machine")
-def test_smoke_profile_lowers_the_loss() -> None:
-    """The whole recipe on a fiftieth of the data: tokenizer, corpus, two minutes of training, export."""
-    for step in ("tokenizer", "corpus", "train", "export"):
-        command = [sys.executable, "-m", f"training.{step}", "--profile", "smoke"]
-        command += ["--data", str(DATA)] if step in ("tokenizer", "corpus") else []
-        command += ["--fresh"] if step == "train" else []
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
-        assert done.returncode == 0, done.stderr[-2000:]
-        if step == "train":
-            records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-            assert records[-1]["answer"] < records[0]["answer"] - 1.0
+@pytest.mark.timeout(1800)
+def test_make_model_ends_with_a_model_that_answers(data: Path) -> None:
+    """From the checkout and the data folder alone: `make model PROFILE=smoke`, all of its steps, from nothing.
+
+    The loss falls, and the product loads the file and answers. The environment is the one that runs this test.
+    """
+    run = ROOT / "runs" / "smoke"
+    shutil.rmtree(run, ignore_errors=True)
+    program = Path(sys.executable).parent
+    command = [
+        "make",
+        "--assume-old=.venv/.installed-train",
+        "model",
+        "PROFILE=smoke",
+        f"DATA={data}",
+        f"BIN={program}",
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    records = [json.loads(line) for line in made.stdout.splitlines() if line.startswith('{"step"')]
+    assert records[-1]["answer"] < records[0]["answer"] - 1.0
+    assert "(`size`)" in made.stdout, "the table of the evaluation is printed"
+
+    (file,) = run.glob("*.gguf")
+    asked = [program / "allinone", "run", "sentiment", "太棒了", "--model", file, "--json"]
+    done = subprocess.run([*map(str, asked)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["label"] in ("正面", "负面", "中性") and answer["model"].startswith(f"{file.stem}/")
