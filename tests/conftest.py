@@ -18,6 +18,11 @@ from allinone.models.random_weights import RandomWeights
 from allinone.models.weights import ModelConfig
 
 _LOOPBACK = ("127.", "::1", "localhost")
+_EXTRAS = {
+    "real_model": ("transformers", ("torch", "transformers")),
+    "training": ("train", ("torch", "tqdm", "pypinyin", "vaderSentiment", "matplotlib")),
+}
+"""Marker -> the extra that its tests need, and the packages that tell whether it is installed."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,13 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the reference implementation where it is not installed, and say so."""
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        skip = pytest.mark.skip(reason=f"needs {' and '.join(missing)}: pip install 'qwen-allinone[transformers]'")
-        for item in items:
-            if item.get_closest_marker("real_model"):
-                item.add_marker(skip)
+    """Skip what needs an extra that is not installed, and say so."""
+    for marker, (extra, packages) in _EXTRAS.items():
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            skip = pytest.mark.skip(reason=f"needs {', '.join(missing)}: pip install 'qwen-allinone[{extra}]'")
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ class LoadedModel:
 
     @property
     def full_name(self) -> str:
-        """Name and quantisation as results carry it: "bundled-0/int8"."""
+        """Name and quantisation as results carry it: "bundled-1/int8"."""
         return f"{self.name}/{self.quantization}"
 
 

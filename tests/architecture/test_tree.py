@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import allinone
+from allinone.models.files import open_model
 
 from .places import ROOT, text_files
 
@@ -31,6 +32,14 @@ def test_no_machine_paths() -> None:
         if _MACHINE_PATH.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_package_has_one_model_and_its_card() -> None:
+    """Weights are versioned: file, metadata and card carry one name; no old weights stay; 25 MB are the most."""
+    (file,) = (ROOT / "src" / "allinone" / "models" / "bundled").glob("*.gguf")
+    assert open_model(file).name == file.stem
+    assert file.with_name("CARD.md").read_text(encoding="utf-8").startswith(f"# {file.stem}\n")
+    assert file.stat().st_size <= 25_000_000
 
 
 def _headings(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from allinone.cli import output
 from allinone.models import hub, hub_plan
 from allinone.models.hub_plan import DownloadPlan, HubFile
+from allinone.models.locate import locate_model
 
 from .conftest import Cli
+
+BUNDLED = locate_model("bundled").path
 
 
 def test_list_shows_licence_and_size_before_any_download(cli: Cli) -> None:
@@ -35,6 +39,39 @@ def test_info_of_unknown_and_missing_models(cli: Cli) -> None:
     assert outcome.exit_code == 1 and "allinone models pull Qwen/Qwen2.5-0.5B-Instruct" in outcome.stderr
     outcome = cli("models", "info", "no/such/model.gguf")
     assert outcome.exit_code == 1 and "no/such/model.gguf" in outcome.stderr
+
+
+def test_info_of_the_bundled_model_ends_with_its_card(cli: Cli) -> None:
+    """Facts first, then the card, whole: English and Chinese; into a pipe as it was written."""
+    outcome = cli("models", "info", "bundled")
+    assert outcome.exit_code == 0
+    facts, _, card = outcome.stdout.partition("\n\n")
+    for needle in ("million", "q8_0", "qwen2: ", "2,048 tokens", "temperatures", "compiled: not yet"):
+        assert needle in facts
+    assert card.strip() == (BUNDLED.parent / "CARD.md").read_text(encoding="utf-8").strip()
+    assert "## 中文说明" in card
+
+
+def test_info_as_json_has_facts_and_card(cli: Cli) -> None:
+    """For programs: the same facts as values, the card as one text."""
+    found = json.loads(cli("models", "info", "bundled", "--json").stdout)
+    assert found["model"] == BUNDLED.stem and found["kind"] == "gguf" and found["licence"]
+    assert found["size_bytes"] == BUNDLED.stat().st_size
+    assert 10_000_000 < found["num_parameters"] < 30_000_000
+    assert all(0 < value < 20 for value in found["temperatures"].values())
+    assert found["config"]["max_context_tokens"] == 2048
+    assert found["compiled"] is None and "中文说明" in found["card"]
+
+
+def test_info_says_where_there_is_no_card(cli: Cli, tmp_path: Path) -> None:
+    """A file from anywhere has none; one that is put beside it is shown."""
+    file = tmp_path / "model.gguf"
+    shutil.copyfile(BUNDLED, file)
+    assert "card: none" in cli("models", "info", file).stdout
+    assert json.loads(cli("models", "info", file, "--json").stdout)["card"] is None
+    (tmp_path / "CARD.md").write_text("# mine\n\x1b[2J", encoding="utf-8")
+    shown = cli("models", "info", file).stdout
+    assert "# mine" in shown and "card: none" not in shown and "\x1b" not in shown
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from allinone.cli.output import format_bytes, one_line, print_facts, print_table, to_json, visible
+from allinone.cli.output import format_bytes, one_line, print_facts, print_markdown, print_table, to_json, visible
 
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
@@ -43,6 +43,17 @@ def test_facts_are_aligned_by_columns(capsys: pytest.CaptureFixture[str]) -> Non
     """Also with Chinese names, and over several lines."""
     print_facts({"模型": "a\nb", "x": "c"})
     assert capsys.readouterr().out == "模型  a\n      b\nx     c\n"
+
+
+def test_markdown_is_laid_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headings, tables and Chinese text for people: no marks, no dead anchors, links that say where they lead."""
+    monkeypatch.setenv("COLUMNS", "60")
+    print_markdown(
+        "# 标题\n\n**粗体** [below](#there), [site](https://example.org)\n\n| a | b |\n| --- | --- |\n| 1 | 二 |\n"
+    )
+    shown = capsys.readouterr().out
+    assert "标题" in shown and "粗体 below, site (https://example.org)" in shown and "二" in shown
+    assert not set("#*|") & set(shown) and max(map(len, shown.splitlines())) <= 60
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ def test_locate_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting
         assert (location.spec, location.kind) == ("bundled", "gguf")
         assert location.path.name == "bundled-0.gguf"
         assert location.cache_key.startswith("bundled-0-")
+    for newer in ("bundled-9.gguf", "bundled-10.gguf"):
+        write_gguf(tmp_path / "bundled" / newer)
+        assert locate_model("bundled", settings).path.name == newer
 
 
 def test_locate_paths(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendInfo:
-    """What a backend runs: `name` "onnx", `model` "bundled-0", `quantization` "int8", and its sizes."""
+    """What a backend runs: `name` "onnx", `model` "bundled-1", `quantization` "int8", and its sizes."""
 
     name: str
     model: str

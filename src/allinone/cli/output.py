@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "�")
 _CONTROL.pop(ord("\n"))
 _CONTROL.pop(ord("\t"))
+
+_MAX_TEXT_COLUMNS = 120
+_ANCHOR = re.compile(r"\[([^\[\]]+)\]\(#[^()\s]*\)")
 
 RECORD_FIELDS = (
     "task", "version", "model", "kind", "label", "name", "probs", "p_max", "text", "data", "finish_reason", "usage",
@@ -118,6 +122,20 @@ def print_facts(facts: Mapping[str, str]) -> None:
         padding = " " * (width - cell_len(name))
         lines = visible(value).split("\n")
         print_line(f"{name}{padding}  " + f"\n{' ' * (width + 2)}".join(lines))
+
+
+def print_markdown(text: str) -> None:
+    """A document for people, as wide as the terminal but not wider than lines can be read.
+
+    Links show where they lead; those to a place of the document itself, which lead nowhere here, are only text.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console(file=sys.stdout)
+    width = min(console.width, _MAX_TEXT_COLUMNS)
+    text = _ANCHOR.sub(r"\1", visible(text))
+    console.print(Markdown(text, hyperlinks=False), width=width)
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -121,7 +121,7 @@ def _cache_key(path: Path) -> str:
 
 def _bundled_file() -> Path:
     folder = Path(str(resources.files("allinone.models") / "bundled"))
-    files = sorted(folder.glob("*.gguf"))
+    files = sorted(folder.glob("*.gguf"), key=lambda file: (len(file.name), file.name))  # bundled-10 after bundled-9
     if not files:
         raise WeightsNotFound(
             f"The bundled model is missing from this installation ({folder})",
