@@ -3,15 +3,19 @@
     python -m training.make_model --profile smoke --data DATA
 
 Every step is a program of its own and leaves out what is there already, so an interrupted run is simply repeated. The
-result stays in the run folder; `--publish` puts the GGUF into the package, in place of the one that was there.
+result stays in the run folder; `--publish` puts the GGUF and its import plan into the package, in place of the pair
+that was there.
 """
 
 import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from allinone.loading import import_model
+from allinone.models.locate import locate_model
 from training.export import exported_file
 from training.settings import ROOT, Settings, load_settings
 from training.sources import require_data
@@ -60,16 +64,24 @@ def make(settings: Settings, data: Path, *, is_smoke: bool) -> Path:
     return exported
 
 
+def write_plan(exported: Path) -> Path:
+    """Writes the import plan beside a GGUF that does not change any more: calibration is part of its hash."""
+    with tempfile.TemporaryDirectory(prefix="allinone-plan-") as folder:
+        import_model(locate_model(exported), Path(folder) / "compiled", write_plan=True)
+    return exported.with_suffix(".plan.json")
+
+
 def publish(exported: Path, package: Path = PACKAGE) -> Path:
-    """Puts the file into the package in place of the one that was there; the package has one model."""
-    target = package / exported.name
-    partial = target.with_suffix(".gguf.partial")
-    shutil.copyfile(exported, partial)
-    partial.replace(target)
-    for old in package.glob("*.gguf"):
-        if old != target:
+    """Puts the file, and a plan made from it now, into the package in place of the pair that was there."""
+    published = [package / file.name for file in (write_plan(exported), exported)]
+    for target in published:
+        partial = target.with_name(f"{target.name}.partial")
+        shutil.copyfile(exported.with_name(target.name), partial)
+        partial.replace(target)
+    for old in [*package.glob("*.gguf"), *package.glob("*.plan.json")]:
+        if old not in published:
             old.unlink()
-    return target
+    return package / exported.name
 
 
 def main() -> None:

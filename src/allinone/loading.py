@@ -120,8 +120,20 @@ def import_model(
     quantization: Literal["int8", "float32"] = "int8",
     on_progress: ProgressCallback | None = None,
     max_label_logprob_error: float | None = None,
+    measure: bool = False,
+    write_plan: bool = False,
 ) -> Manifest:
-    """Compile a located model into `destination` (atomic; a half-finished import is resumed)."""
+    """Compile a located model into `destination` (atomic; a half-finished import is resumed).
+
+    Args:
+        location: the model; not a compiled one.
+        destination: the folder.
+        quantization: of weights and activations.
+        on_progress: (step, done, total).
+        max_label_logprob_error: the bar on agreement; the default one where None.
+        measure: measure the agreement here even where an import plan lies beside the model.
+        write_plan: measure, and leave the import plan beside the model.
+    """
     from allinone.backends.onnx.compile import compile_model
     from allinone.models.files import open_model
 
@@ -129,7 +141,13 @@ def import_model(
         raise UsageError(f"{location.path} is a compiled model already.")
     options = {} if max_label_logprob_error is None else {"max_label_logprob_error": max_label_logprob_error}
     return compile_model(
-        open_model(location.path), destination, quantization=quantization, progress=on_progress, **options
+        open_model(location.path),
+        destination,
+        quantization=quantization,
+        measure=measure,
+        write_plan=write_plan,
+        progress=on_progress,
+        **options,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import metadata
 
@@ -10,7 +11,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import allinone
+from allinone.backends.onnx.import_plan import plan_file
+from allinone.backends.onnx.manifest import FORMAT_VERSION
 from allinone.models.files import open_model
+from allinone.models.weights import sha256_files
 
 from .places import ROOT, text_files
 
@@ -40,6 +44,16 @@ def test_package_has_one_model_and_its_card() -> None:
     assert open_model(file).name == file.stem
     assert file.with_name("CARD.md").read_text(encoding="utf-8").startswith(f"# {file.stem}\n")
     assert file.stat().st_size <= 25_000_000
+
+
+def test_package_has_the_import_plan_of_its_model() -> None:
+    """Without one the first answer waits for measuring. Made with `allinone models import bundled --write-plan`."""
+    (file,) = (ROOT / "src" / "allinone" / "models" / "bundled").glob("*.gguf")
+    (plan,) = file.parent.glob("*.plan.json")
+    assert plan == plan_file(file) and plan.stat().st_size < 100_000
+    content = json.loads(plan.read_text(encoding="utf-8"))
+    assert content["format_version"] == FORMAT_VERSION
+    assert content["source_fingerprint"] == sha256_files([file])
 
 
 def _headings(text: str) -> list[int]:

@@ -356,7 +356,7 @@ def bundled() -> ModelFiles:
 
 def test_bundled_model_holds_the_bar(bundled: ModelFiles, tmp_path: Path) -> None:
     """Real weights: same labels as FP32 and small differences of log-probabilities."""
-    agreement = compile_model(bundled, tmp_path / "model").agreement
+    agreement = compile_model(bundled, tmp_path / "model", measure=True).agreement
     assert agreement is not None
     assert agreement.holds
     assert agreement.mean_logprob_error <= 0.03

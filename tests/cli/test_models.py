@@ -74,6 +74,13 @@ def test_info_says_where_there_is_no_card(cli: Cli, tmp_path: Path) -> None:
     assert "# mine" in shown and "card: none" not in shown and "\x1b" not in shown
 
 
+def test_import_plans_are_for_int8_only(cli: Cli, tmp_path: Path) -> None:
+    """Float weights are neither smoothed nor cut into blocks: there would be nothing to write down."""
+    outcome = cli("models", "import", BUNDLED, "-o", tmp_path / "m", "--quantization", "float32", "--write-plan")
+    assert outcome.exit_code == 2 and "no import plan for float32" in outcome.stderr
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.fixture
 def hub_with_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DownloadPlan]:
     """Answers every plan and download without a network; the plans that were downloaded."""

@@ -125,6 +125,19 @@ def test_load_dequantises_blocks_as_llama_cpp_does(tmp_path: Path, matrices: str
         assert np.abs(loaded).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "F16", "F32"])
+def test_types_read_by_hand_equal_the_library_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    """A shortcut may save time, never change a weight."""
+    write_gguf(tmp_path / "tiny.gguf", quantization=kind)
+    header = read_gguf_header(tmp_path / "tiny.gguf")
+    entry = header.tensors["token_embd.weight"]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    num_bytes = int(np.prod(entry.shape)) // block * block_bytes
+    raw = np.fromfile(tmp_path / "tiny.gguf", np.uint8, num_bytes, offset=entry.offset).reshape(entry.shape[0], -1)
+    expected = gguf.dequantize(raw, gguf.GGMLQuantizationType[kind])
+    assert GgufWeights(header).load("model.embed_tokens.weight").tobytes() == expected.tobytes()
+
+
 def test_open_refuses_a_type_it_cannot_dequantise(tmp_path: Path) -> None:
     """Named before any weight is read: type, tensor, and what to take instead."""
     write_gguf(tmp_path / "tiny.gguf", quantization="Q8_0")

@@ -133,17 +133,26 @@ def test_clock_does_not_count_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(clock.step() for _ in range(5)) == pytest.approx(5.0)
 
 
-def test_published_model_replaces_the_one_before(tmp_path: Path) -> None:
-    """Two files in the package would double its size and leave the choice to their names."""
-    from training.make_model import publish
+def test_published_model_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models would double the package and leave the choice to their names; a plan belongs to one of them."""
+    from training import make_model
 
     package, exported = tmp_path / "package", tmp_path / "bundled-2.gguf"
+    plan = exported.with_suffix(".plan.json")
     package.mkdir()
-    for name in ("bundled-1.gguf", "CARD.md"):
+    for name in ("bundled-1.gguf", "bundled-1.plan.json", "CARD.md"):
         (package / name).write_text("old")
     exported.write_text("new")
-    assert publish(exported, package).read_text() == "new"
-    assert sorted(path.name for path in package.iterdir()) == ["CARD.md", "bundled-2.gguf"]
+    plan.write_text("of an earlier calibration")
+
+    def write_plan(file: Path) -> Path:
+        plan.write_text(f"plan of {file.read_text()}")
+        return plan
+
+    monkeypatch.setattr(make_model, "write_plan", write_plan)
+    assert make_model.publish(exported, package).read_text() == "new"
+    assert sorted(path.name for path in package.iterdir()) == ["CARD.md", "bundled-2.gguf", "bundled-2.plan.json"]
+    assert (package / "bundled-2.plan.json").read_text() == "plan of new"
 
 
 @pytest.mark.slow

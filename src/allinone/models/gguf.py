@@ -1,4 +1,4 @@
-"""GGUF files: the header read by hand, the tensors dequantised by the `gguf` library.
+"""GGUF files: the header and the plain types read by hand, all other tensors dequantised by the `gguf` library.
 
 The header is parsed here, not by `gguf.GGUFReader`, because a 150,000-token vocabulary takes that class seconds and
 because a truncated file must end in a sentence with sizes, not in a reshape error. Tensors are read with plain reads (a
@@ -27,6 +27,9 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _DEQUANTIZE_ELEMENTS = 1 << 18
+_F32, _F16, _Q8_0 = 0, 1, 8
+_PLAIN_TYPES = {_F32: ("f32", 1, 4), _F16: ("f16", 1, 2), _Q8_0: ("q8_0", 32, 34)}
+"""Types that need no library, by ggml's number: name, elements and bytes of a block."""
 
 _TOP_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -209,7 +212,9 @@ class GgufWeights:
         counts: dict[int, int] = {}
         for entry in self._entries.values():
             counts[entry.type_id] = counts.get(entry.type_id, 0) + math.prod(entry.shape)
-        return _quantization_type(max(counts, key=lambda type_id: counts[type_id]), self._file).name.lower()
+        type_id = max(counts, key=lambda type_id: counts[type_id])
+        plain = _PLAIN_TYPES.get(type_id)
+        return plain[0] if plain else _quantization_type(type_id, self._file).name.lower()
 
     def tensor_names(self) -> Iterable[str]:
         """Hugging Face names of all tensors, in the order of the file."""
@@ -227,6 +232,8 @@ class GgufWeights:
         raw = np.fromfile(self.header.path, dtype=np.uint8, count=self._sizes[name], offset=entry.offset)
         if raw.size != self._sizes[name]:
             raise WeightsMismatch(f"{self._file}: tensor {name!r} has {raw.size:,} of {self._sizes[name]:,} bytes")
+        if entry.type_id in _PLAIN_TYPES:
+            return _read_plain(raw, entry.type_id).reshape(entry.shape)
         rows = raw.reshape(math.prod(entry.shape[:-1]), -1)
         return _dequantize(rows, _quantization_type(entry.type_id, self._file), entry.shape[-1]).reshape(entry.shape)
 
@@ -236,21 +243,43 @@ class GgufWeights:
 
     def _num_bytes(self, name: str, entry: TensorEntry) -> int:
         """Size of a tensor on disk; refuses types and row lengths that cannot be dequantised."""
-        from gguf.constants import GGML_QUANT_SIZES
-        from gguf.quants import dequantize
-
-        quantization = _quantization_type(entry.type_id, self._file)
-        block, block_bytes = GGML_QUANT_SIZES[quantization]
+        what = f"{self._file}: tensor {name!r}"
+        type_name, block, block_bytes = _PLAIN_TYPES.get(entry.type_id) or _block_of(entry.type_id, self._file, what)
         if not entry.shape or entry.shape[-1] % block:
-            raise WeightsMismatch(f"{self._file}: tensor {name!r} of shape {entry.shape} cannot be {quantization.name}")
-        try:
-            dequantize(np.zeros((1, block_bytes), dtype=np.uint8), quantization)
-        except NotImplementedError as error:
-            raise WeightsMismatch(
-                f"{self._file}: tensor {name!r} is {quantization.name}, which cannot be dequantised",
-                hint="take a Q8_0, Q4_K_M or F16 file of the same model",
-            ) from error
+            raise WeightsMismatch(f"{what} of shape {entry.shape} cannot be {type_name.upper()}")
         return math.prod(entry.shape) // block * block_bytes
+
+
+def _read_plain(raw: NDArray[np.uint8], type_id: int) -> NDArray[np.float32]:
+    """The values of a tensor of a plain type, flat; the same numbers as the library's, in half the time."""
+    if type_id != _Q8_0:
+        return raw.view("<f4" if type_id == _F32 else "<f2").astype(np.float32)
+    _, size, num_bytes = _PLAIN_TYPES[_Q8_0]
+    blocks = raw.reshape(-1, num_bytes)  # a float16 scale, then 32 int8
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
+    values = np.empty((len(blocks), size), np.float32)
+    step = _DEQUANTIZE_ELEMENTS // size
+    for start in range(0, len(blocks), step):
+        some = slice(start, start + step)
+        np.multiply(blocks[some, 2:].view(np.int8), scales[some], out=values[some])
+    return values
+
+
+def _block_of(type_id: int, file: str, what: str) -> tuple[str, int, int]:
+    """Name, elements and bytes of a block of a type that the library must dequantise; refused where it cannot."""
+    from gguf.constants import GGML_QUANT_SIZES
+    from gguf.quants import dequantize
+
+    quantization = _quantization_type(type_id, file)
+    block, block_bytes = GGML_QUANT_SIZES[quantization]
+    try:
+        dequantize(np.zeros((1, block_bytes), dtype=np.uint8), quantization)
+    except NotImplementedError as error:
+        raise WeightsMismatch(
+            f"{what} is {quantization.name}, which cannot be dequantised",
+            hint="take a Q8_0, Q4_K_M or F16 file of the same model",
+        ) from error
+    return quantization.name, block, block_bytes
 
 
 def _dequantize(rows: NDArray[np.uint8], quantization: Any, num_columns: int) -> NDArray[np.float32]:

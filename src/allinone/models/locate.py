@@ -114,6 +114,7 @@ def _locate_path(spec: str, path: Path, quantization: str | None = None) -> Mode
 def _cache_key(path: Path) -> str:
     """Name and a digest of path, sizes and times: another or a changed file never meets an old compiled form."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    files = [file for file in files if not file.name.endswith(".plan.json")]  # it changes the time an import takes
     states = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
     digest = hashlib.sha256("\n".join([str(path.resolve()), *states]).encode()).hexdigest()
     return f"{path.stem if path.is_file() else path.name}-{digest[:12]}"

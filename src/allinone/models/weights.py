@@ -81,8 +81,9 @@ class WeightSource(Protocol):
 def sha256_files(files: Iterable[Path]) -> str:
     """SHA-256 over the contents of the files, one after another, hex."""
     digest = hashlib.sha256()
+    block = memoryview(bytearray(1 << 18))
     for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        with path.open("rb", buffering=0) as file:
+            while num_bytes := file.readinto(block):
+                digest.update(block[:num_bytes])
     return digest.hexdigest()

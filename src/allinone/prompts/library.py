@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -238,7 +239,7 @@ def _read_file(path: Path, layer: _Layer, before: _File | None, *, is_first: boo
         data = read_bytes(path)
         if before is not None and before.data == data:
             return replace(before, signature=signature, read_at_ns=read_at_ns)
-        prompt, error = parse_prompt(data, path=path, layer=layer.name), None
+        prompt, error = _parse(data, path, layer.name), None
     except PromptNotFound:
         return None
     except PromptError as problem:
@@ -252,6 +253,12 @@ def _read_file(path: Path, layer: _Layer, before: _File | None, *, is_first: boo
         error=error,
         is_hiding=before.is_hiding if before is not None else is_first,
     )
+
+
+@lru_cache(maxsize=128)
+def _parse(data: bytes, path: Path, layer: str) -> PromptFile:
+    """The same content is parsed once: a command reads the library to refuse quickly, then the runtime reads it."""
+    return parse_prompt(data, path=path, layer=layer)
 
 
 def _sign(path: Path) -> _Signature:

@@ -2,9 +2,10 @@
 
 The first pass over the weights (`passes.py`) measures, smooths and quantises them. Then the compiled graph answers the
 built-in texts, and the manifest says how far it is from FP32; if too far, the matrices that lose most are made again in
-finer blocks. A killed import continues. No torch.
+finer blocks. Where an import plan of exactly these weights lies beside them (`import_plan.py`), nothing is measured.
+A killed import continues. No torch.
 
-Source: docs/decisions/0003-int8-quantisation.md
+Source: docs/decisions/0003-int8-quantisation.md, docs/decisions/0009-import-plans.md
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from allinone.backends.onnx.agreement import AgreementCase, builtin_cases, compare_labels, score_cases
+from allinone.backends.onnx import quantize, smoothing
+from allinone.backends.onnx.agreement import MIN_MARGIN, AgreementCase, builtin_cases, compare_labels, score_cases
 from allinone.backends.onnx.backend import OnnxBackend
 from allinone.backends.onnx.graph import DecoderGraph, HeadWeights
 from allinone.backends.onnx.graph_builder import WEIGHTS_FILE, GraphBuilder
+from allinone.backends.onnx.import_plan import ImportPlan, find_import_plan, plan_file, write_import_plan
 from allinone.backends.onnx.kernels import detect_cpu
 from allinone.backends.onnx.layer_weights import layer_from_arrays, linear_from_arrays
 from allinone.backends.onnx.manifest import (
@@ -31,6 +34,7 @@ from allinone.backends.onnx.manifest import (
     FORMAT_VERSION,
     GRAPH_FILE,
     HEAD_FILE,
+    AgreementReport,
     LayerReport,
     Manifest,
     ModelShape,
@@ -38,7 +42,15 @@ from allinone.backends.onnx.manifest import (
     write_manifest,
 )
 from allinone.backends.onnx.parts import Part, PartsFile
-from allinone.backends.onnx.passes import HEAD_PART, FirstPass, Plan, rewrite_blocks, write_rows
+from allinone.backends.onnx.passes import (
+    HEAD_PART,
+    SAMPLED_HEAD_ROWS,
+    FirstPass,
+    Plan,
+    planned_layers,
+    rewrite_blocks,
+    write_rows,
+)
 from allinone.backends.onnx.workspace import growing_folder
 from allinone.models.files import ModelFiles
 from allinone.models.weights import ModelConfig, WeightSource
@@ -52,7 +64,14 @@ MAX_LABEL_LOGPROB_ERROR = 0.03
 REFINED_SHARES = (0.1, 0.25, 0.5, 1.0)
 """Shares of the matrices, those with the largest error first, that get finer blocks while the bar is not met."""
 
-PLAN_FILE = "plan.json"
+_SETTINGS = (
+    (MIN_MARGIN, REFINED_SHARES, SAMPLED_HEAD_ROWS),
+    (smoothing.STRENGTHS, smoothing.MIN_GAIN, smoothing.MAX_SAMPLED_TOKENS),
+    (quantize.MAX_BLOCKS, quantize.BLOCK_MULTIPLE),
+)
+"""What decides, besides weights, prompts and bar, what an import measures and chooses."""
+
+PROGRESS_FILE = "progress.json"
 
 
 def compile_model(
@@ -61,6 +80,8 @@ def compile_model(
     *,
     quantization: Quantization = "int8",
     max_label_logprob_error: float = MAX_LABEL_LOGPROB_ERROR,
+    measure: bool = False,
+    write_plan: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Compile a model into the folder `destination`, which appears whole or not at all.
@@ -70,13 +91,15 @@ def compile_model(
         destination: an existing folder there is replaced.
         quantization: "int8", or "float32" for a graph that agrees with FP32 to 1e-3 in logits.
         max_label_logprob_error: the bar: largest mean |difference| of label log-probabilities, in nats.
+        measure: measure even where an import plan fits.
+        write_plan: measure, and leave the import plan (of int8) beside the model.
         progress: called with (step, done, total).
 
     Returns:
         The manifest; its `agreement` says whether the bar holds.
 
     Raises:
-        WeightsMismatch: a tensor is missing, damaged, or not finite.
+        WeightsMismatch: a tensor is missing, damaged, or not finite; or the import plan is damaged.
         StoreError: the disk is full or cannot be written; nothing is left behind then.
     """
     config = files.weights.config
@@ -90,6 +113,8 @@ def compile_model(
             cases=builtin_cases(files.tokenizer, files.template),
             quantization=quantization,
             max_label_logprob_error=max_label_logprob_error,
+            read_plan=None if measure or write_plan else plan_file(files.path),
+            write_plan=plan_file(files.path) if write_plan else None,
             progress=progress,
         )
 
@@ -103,6 +128,8 @@ def compile_weights(
     max_label_logprob_error: float = MAX_LABEL_LOGPROB_ERROR,
     is_smoothed: bool = True,
     in_blocks: Collection[str] = (),
+    read_plan: Path | None = None,
+    write_plan: Path | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write graph, weights, embeddings and manifest of `source` into an existing folder.
@@ -115,24 +142,66 @@ def compile_weights(
         max_label_logprob_error: as in `compile_model`.
         is_smoothed: False keeps the plain recipe, for comparison.
         in_blocks: matrices that get finer blocks from the start: "3.down", "head".
+        read_plan: import plan that is followed if it is there and fits; for int8 only.
+        write_plan: where the import plan of what was measured goes.
         progress: called with (step, done, total).
     """
     is_float = quantization == "float32"
+    fingerprint = source.fingerprint()
+    settings = _digest(tuple(cases), *_SETTINGS)
+    known = None
+    if read_plan is not None and not is_float:
+        known = find_import_plan(
+            read_plan,
+            source.config,
+            fingerprint=fingerprint,
+            settings=settings,
+            max_allowed_error=max_label_logprob_error,
+        )
     plan = Plan(
         source=source,
+        fingerprint=fingerprint,
         weight_type="float32" if is_float else detect_cpu().weight_type,
-        cases=tuple(cases),
+        cases=() if known else tuple(cases),
         is_smoothed=is_smoothed and not is_float,
         in_blocks=frozenset(in_blocks),
+        known=known,
     )
-    step = _steps_of(progress or _say_nothing, source.config.num_layers + 2)
+    report = progress or _say_nothing
+    num_steps = source.config.num_layers + 2
+    step = partial(_report_weights, report, num_steps)
     step(0)
     _start_or_continue(folder, plan)
     write_rows(plan, folder)
     step(1)
     parts, expected = FirstPass(plan, folder).run(step)
-    step(source.config.num_layers + 2)
-    check = partial(_assemble_and_check, plan, folder, expected, max_label_logprob_error, progress or _say_nothing)
+    step(num_steps)
+    if known is not None:
+        manifest = _assemble(plan, folder, parts, known.agreement.model_copy(update={"measured": "plan"}))
+    else:
+        manifest, parts = _refine(plan, folder, parts, expected, max_label_logprob_error, report)
+    if write_plan is not None and manifest.agreement is not None:
+        layers = planned_layers(parts)
+        made = ImportPlan(
+            source_fingerprint=fingerprint, settings=settings, layers=layers, agreement=manifest.agreement
+        )
+        write_import_plan(write_plan, made)
+    PartsFile(folder).remove_records()
+    for leftover in (folder / PROGRESS_FILE, *folder.glob("*.checksum")):
+        leftover.unlink()
+    return manifest
+
+
+def _refine(
+    plan: Plan,
+    folder: Path,
+    parts: list[Part],
+    expected: list[FloatArray],
+    max_label_logprob_error: float,
+    report: Progress,
+) -> tuple[Manifest, list[Part]]:
+    """Assemble and check; give more and more matrices finer blocks while the bar is missed, and keep the best try."""
+    check = partial(_assemble_and_check, plan, folder, expected, max_label_logprob_error, report)
     manifest = check(parts)
     tried = {plan.in_blocks: manifest}
     for share in REFINED_SHARES if plan.is_smoothed else ():
@@ -143,11 +212,9 @@ def compile_weights(
         manifest = tried[finer] = check(parts)
     best = min(tried, key=lambda blocks: _mean_error(tried[blocks]))
     if not _holds(manifest) and manifest is not tried[best]:
-        manifest = check(rewrite_blocks(plan, folder, parts, best))
-    PartsFile(folder).remove_records()
-    for leftover in (folder / PLAN_FILE, *folder.glob("*.checksum")):
-        leftover.unlink()
-    return manifest
+        parts = rewrite_blocks(plan, folder, parts, best)
+        manifest = check(parts)
+    return manifest, parts
 
 
 def _assemble_and_check(
@@ -159,7 +226,7 @@ def _assemble_and_check(
     parts: list[Part],
 ) -> Manifest:
     """Write graph and manifest of finished parts; measure the agreement with FP32 where there are cases."""
-    manifest = _assemble(plan, folder, parts)
+    manifest = _assemble(plan, folder, parts, agreement=None)
     if plan.cases:
         report("check", 0, 1)
         backend = OnnxBackend.load(folder)
@@ -171,7 +238,7 @@ def _assemble_and_check(
     return manifest
 
 
-def _assemble(plan: Plan, folder: Path, parts: list[Part]) -> Manifest:
+def _assemble(plan: Plan, folder: Path, parts: list[Part], agreement: AgreementReport | None) -> Manifest:
     source, config = plan.source, plan.source.config
     offsets = {name: offset for part in parts for name, offset in part.offsets.items()}
     graph = DecoderGraph(config, GraphBuilder(lambda name, _: offsets[name]))
@@ -188,13 +255,14 @@ def _assemble(plan: Plan, folder: Path, parts: list[Part]) -> Manifest:
     manifest = Manifest(
         model=source.name,
         licence=source.licence,
-        source_fingerprint=source.fingerprint(),
+        source_fingerprint=plan.fingerprint,
         stored_dtype=source.stored_dtype,
         quantization="float32" if plan.weight_type == "float32" else "int8",
         weight_type=plan.weight_type,
         embedding_dtype=plan.rows_dtype,
         shape=ModelShape.of(config),
         layers=reports,
+        agreement=agreement,
         head_smoothing=() if unsmooth is None else tuple(unsmooth.tolist()),
         is_head_in_blocks=bool(reports[-1].blocks),
         onnxruntime_version=onnxruntime.__version__,
@@ -211,8 +279,8 @@ def _mean_error(manifest: Manifest) -> float:
     return 0.0 if manifest.agreement is None else manifest.agreement.mean_logprob_error
 
 
-def _steps_of(report: Progress, total: int) -> Callable[[int], None]:
-    return lambda done: report("weights", done, total)
+def _report_weights(report: Progress, total: int, done: int) -> None:
+    report("weights", done, total)
 
 
 def _say_nothing(step: str, done: int, total: int) -> None:
@@ -230,16 +298,22 @@ def _worst_matrices(layers: Sequence[LayerReport], share: float) -> frozenset[st
     return frozenset(ranked[: max(1, round(share * len(ranked)))])
 
 
-def _digest(plan: Plan) -> str:
+def _digest(*values: object) -> str:
+    """Equal for equal values, whatever the process."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()
+
+
+def _digest_of_parts(plan: Plan) -> str:
     """Equal for plans that give the same parts."""
-    parts = (FORMAT_VERSION, plan.source.fingerprint(), plan.weight_type, plan.cases, plan.is_smoothed)
-    return hashlib.sha256(repr((*parts, sorted(plan.in_blocks))).encode()).hexdigest()
+    known = None if plan.known is None else plan.known.model_dump_json()
+    blocks = sorted(plan.in_blocks)
+    return _digest(FORMAT_VERSION, plan.fingerprint, plan.weight_type, plan.cases, plan.is_smoothed, blocks, known)
 
 
 def _start_or_continue(folder: Path, plan: Plan) -> None:
     """Keep the parts of the same plan, and the rows of the same source; remove those of others."""
-    path = folder / PLAN_FILE
-    record = {"source": plan.source.fingerprint(), "rows": plan.weight_type == "float32", "plan": _digest(plan)}
+    path = folder / PROGRESS_FILE
+    record = {"source": plan.fingerprint, "rows": plan.weight_type == "float32", "plan": _digest_of_parts(plan)}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -78,6 +78,7 @@ class AgreementReport(_Record):
         decided_agreement: the same among texts whose FP32 margin is above `min_margin` nats.
         mean_logprob_error, max_logprob_error: of |difference| over all texts and labels, in nats.
         max_allowed_error: the bar that was asked for on `mean_logprob_error`.
+        measured: "here" by this import, or "plan": by the makers of the model, on theirs (`import_plan.py`).
     """
 
     num_texts: int
@@ -87,6 +88,7 @@ class AgreementReport(_Record):
     mean_logprob_error: float
     max_logprob_error: float
     max_allowed_error: float
+    measured: Literal["here", "plan"] = "here"
 
     @property
     def holds(self) -> bool:

@@ -12,8 +12,9 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 ALIGNMENT = 65_536
 """Matrices start at multiples of this in the weights file: mapping needs it on some systems."""
 
-_CHECKSUM_BLOCK = 1 << 22
+_CHECKSUM_BLOCK = 1 << 18
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -120,15 +121,16 @@ class PartsFile:
             return checksum(file, start, stop)
 
 
-def checksum(file: BinaryIO, start: int, stop: int) -> int:
+def checksum(file: BufferedReader, start: int, stop: int) -> int:
     """CRC-32 of a range of a file; of what is there, if the file is shorter."""
     file.seek(start)
     result, remaining = zlib.crc32(str(stop - start).encode()), stop - start
+    block = memoryview(bytearray(min(_CHECKSUM_BLOCK, max(1, remaining))))
     while remaining > 0:
-        block = file.read(min(_CHECKSUM_BLOCK, remaining))
-        if not block:
+        num_bytes = file.readinto(block[: min(len(block), remaining)])
+        if not num_bytes:
             return zlib.crc32(b"short", result)
-        result, remaining = zlib.crc32(block, result), remaining - len(block)
+        result, remaining = zlib.crc32(block[:num_bytes], result), remaining - num_bytes
     return result
 
 

@@ -1,8 +1,8 @@
 """The passes over the weights while a model is compiled. Each leaves finished parts in the weights file.
 
 The first pass streams: one layer is in memory at a time and goes through the FP32 reference on the built-in texts,
-smoothing and quantisation. A later pass makes some matrices finer; it knows the smoothing already, reads only layers
-that change and copies the others.
+smoothing and quantisation; with an import plan only through quantisation, as the plan says. A later pass makes some
+matrices finer; it knows the smoothing already, reads only layers that change and copies the others.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allinone.backends.onnx.agreement import AgreementCase
+from allinone.backends.onnx.import_plan import HEAD_SITE, ImportPlan, PlannedLayer
 from allinone.backends.onnx.layer_weights import (
     MATRICES,
+    FloatLayer,
     layer_from_arrays,
     layer_to_arrays,
     linear_from_arrays,
@@ -40,19 +42,28 @@ Step: TypeAlias = Callable[[int], None]
 HEAD_PART = "head"
 _REFINED = "refined-"
 _ROWS_AT_ONCE = 8_192
-_SAMPLED_HEAD_ROWS = 4_096
+SAMPLED_HEAD_ROWS = 4_096
 _SMOOTH = "smooth."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """What decides every byte of the first pass. `in_blocks` names matrices: "3.down", "head"."""
+    """What decides every byte of the first pass.
+
+    Attributes:
+        fingerprint: of the source, computed once: it reads the whole file.
+        cases: prompts to measure on; none where nothing is measured.
+        in_blocks: names of matrices: "3.down", "head".
+        known: an import plan that fits; what it says is not measured again.
+    """
 
     source: WeightSource
+    fingerprint: str
     weight_type: WeightType
     cases: tuple[AgreementCase, ...]
     is_smoothed: bool
     in_blocks: frozenset[str] = frozenset()
+    known: ImportPlan | None = None
 
     @property
     def rows_dtype(self) -> Literal["float16", "float32"]:
@@ -147,32 +158,45 @@ class FirstPass:
     def _make_layer(self, index: int, reference: ReferenceRun | None) -> Part:
         """Reference, smoothing, quantisation and weights file for one layer."""
         plan, part = self._plan, _layer_part(index)
-        blocks = blocks_of_layer(plan.in_blocks, index)
         layer = load_layer(self._source, index)
+        if plan.known is not None:
+            report, scales = plan.known.layers[index].report, plan.known.layers[index].load_scales()
+            apply_scales(self._config, layer, scales)
+        else:
+            report, scales = self._measure_layer(index, layer, reference)
+        matrices, vectors = layer_to_arrays(quantize_layer(layer, plan.weight_type, report.blocks), index)
+        vectors |= {f"{_SMOOTH}{site}": values for site, values in scales.items()}
+        return self._parts.write(part, matrices, vectors, report.model_dump(mode="json"))
+
+    def _measure_layer(
+        self, index: int, layer: FloatLayer, reference: ReferenceRun | None
+    ) -> tuple[LayerReport, dict[str, FloatArray]]:
+        """Let the reference go through a layer, then smooth it, in place, where that pays; its report and scales."""
         scales: dict[str, FloatArray] = {}
         errors: dict[str, float] = {}
         if reference is not None:
             inputs = reference.step(layer)
             if not np.isfinite(reference.hidden).all():
                 raise WeightsMismatch(f"{self._source.name}: layer {index} computes values that are not finite")
-            if plan.is_smoothed:
+            if self._plan.is_smoothed:
                 scales, errors = smooth_layer(self._config, layer, inputs)
-            self._parts.save_state(part, reference.hidden)
-        report = LayerReport(name=str(index), smoothed=tuple(scales), blocks=blocks, error=errors)
-        matrices, vectors = layer_to_arrays(quantize_layer(layer, plan.weight_type, blocks), index)
-        vectors |= {f"{_SMOOTH}{site}": values for site, values in scales.items()}
-        return self._parts.write(part, matrices, vectors, report.model_dump(mode="json"))
+            self._parts.save_state(_layer_part(index), reference.hidden)
+        blocks = blocks_of_layer(self._plan.in_blocks, index)
+        return LayerReport(name=str(index), smoothed=tuple(scales), blocks=blocks, error=errors), scales
 
     def _make_head(self, rows: NDArray[Any], norm: FloatArray, reference: ReferenceRun | None) -> Part:
         """The head, its smoothing scales ("unsmooth"), and its report."""
         scales: FloatArray | None = None
+        if (known := self._plan.known) is not None:
+            scales = known.layers[-1].load_scales().get(HEAD_SITE)
+            return write_head(self._parts, rows, scales, self._plan.weight_type, known.layers[-1].report)
         errors: dict[str, float] = {}
         if reference is not None and self._plan.is_smoothed:
-            sample = np.asarray(rows[:: -(-len(rows) // _SAMPLED_HEAD_ROWS)], np.float32)
+            sample = np.asarray(rows[:: -(-len(rows) // SAMPLED_HEAD_ROWS)], np.float32)
             scales, errors = choose_scales(reference.all_hidden(norm), [("head", sample)])
         report = LayerReport(
             name="head",
-            smoothed=() if scales is None else ("final_norm",),
+            smoothed=() if scales is None else (HEAD_SITE,),
             blocks=("head",) if "head" in self._plan.in_blocks else (),
             error=errors,
         )
@@ -204,7 +228,7 @@ def rewrite_blocks(plan: Plan, folder: Path, parts: list[Part], in_blocks: Colle
         report = LayerReport.model_validate(part.notes)
         blocks = blocks_of_layer(in_blocks, index)
         weights = layer_from_arrays(part.arrays, index)
-        scales = {name.removeprefix(_SMOOTH): part.arrays[name] for name in part.arrays if name.startswith(_SMOOTH)}
+        scales = _layer_scales(part)
         changed = set(blocks) ^ set(report.blocks)
         if changed:
             layer = load_layer(plan.source, index)
@@ -234,6 +258,19 @@ def _rewrite_head(plan: Plan, folder: Path, part: Part, beside: PartsFile, *, is
     if "unsmooth" in part.arrays:
         vectors["unsmooth"] = part.arrays["unsmooth"]
     beside.write(HEAD_PART, matrices, vectors, part.notes)
+
+
+def planned_layers(parts: Sequence[Part]) -> tuple[PlannedLayer, ...]:
+    """What an import plan says about finished parts: the layers, then the head."""
+    layers = [PlannedLayer.of(LayerReport.model_validate(part.notes), _layer_scales(part)) for part in parts[:-1]]
+    unsmooth = parts[-1].arrays.get("unsmooth")
+    scales = {} if unsmooth is None else {HEAD_SITE: unsmooth}
+    return (*layers, PlannedLayer.of(LayerReport.model_validate(parts[-1].notes), scales))
+
+
+def _layer_scales(part: Part) -> dict[str, FloatArray]:
+    """Smoothing scales of a finished layer, by site."""
+    return {name.removeprefix(_SMOOTH): values for name, values in part.arrays.items() if name.startswith(_SMOOTH)}
 
 
 def write_head(

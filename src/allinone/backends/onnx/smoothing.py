@@ -63,7 +63,7 @@ def smooth_layer(
     for site in SITES:
         values = site.inputs(inputs)
         readers = [(reader, getattr(layer, reader)) for reader in site.readers]
-        scales, error_of = choose_scales(values, readers, _widen(site, config))
+        scales, error_of = choose_scales(values, readers, site_share(site.name, config))
         error |= error_of
         if scales is not None:
             apply_scales(config, layer, {site.name: scales})
@@ -105,10 +105,16 @@ def _total(errors: dict[str, float]) -> float:
     return float(np.sqrt(sum(error * error for error in errors.values())))
 
 
-def _widen(site: _Site, config: ModelConfig) -> Fold | None:
-    """Query heads that read the same value head share its scales."""
+def site_widths(config: ModelConfig) -> dict[str, int]:
+    """How many channels each site has."""
+    norm = {"input_norm": config.hidden_size, "post_norm": config.hidden_size}
+    return {**norm, "v": config.num_heads * config.head_dim, "up": config.intermediate_size}
+
+
+def site_share(site: str, config: ModelConfig) -> Fold | None:
+    """Makes scales equal where a site needs it: query heads that read the same value head share its scales."""
     repeat = config.num_heads // config.num_kv_heads
-    if site.name != "v" or repeat == 1:
+    if site != "v" or repeat == 1:
         return None
     shape = (config.num_kv_heads, repeat, config.head_dim)
 

@@ -32,6 +32,13 @@ def import_(
             help="Mean |Δ label log-prob| that a layer's quantisation must hold.",
         ),
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure here, even where the model brings an import plan.")
+    ] = False,
+    write_plan: Annotated[
+        bool,
+        typer.Option("--write-plan", help="Measure, and write the import plan beside the model, for whoever gets it."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Compile a model for this machine, and report how it agrees with FP32.
@@ -52,6 +59,10 @@ def import_(
 
     if quantization not in ("int8", "float32"):
         raise ConfigError(f"Unknown quantization {quantization!r}. Known: int8, float32")
+    if write_plan and quantization != "int8":
+        raise UsageError(
+            f"There is no import plan for {quantization}.", hint="leave out --write-plan or --quantization"
+        )
     location = locate_model(source)
     destination = Path(output) if output is not None else compiled_folder(location, quantization)
     if output is not None and destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
@@ -64,6 +75,8 @@ def import_(
             quantization=quantization,
             on_progress=progress.show,
             max_label_logprob_error=max_error,
+            measure=measure,
+            write_plan=write_plan,
         )
     seconds = time.perf_counter() - start
     if json:
@@ -92,4 +105,6 @@ def print_agreement(manifest: Manifest) -> None:
             f"mean {agreement.mean_logprob_error:.3f}, largest {agreement.max_logprob_error:.3f} nats; "
             f"the bar is {agreement.max_allowed_error:g}: {'held' if agreement.holds else 'MISSED'}"
         )
+        if agreement.measured == "plan":
+            facts["measured"] = "by the makers of the file; `allinone models import --measure` measures here"
     print_facts(facts)
