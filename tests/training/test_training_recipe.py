@@ -172,6 +172,7 @@ def test_make_model_ends_with_a_model_that_answers(data: Path) -> None:
         "PROFILE=smoke",
         f"DATA={data}",
         f"BIN={program}",
+        "ARGS=",  # not those of the make that runs this test
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
