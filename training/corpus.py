@@ -60,6 +60,7 @@ SOURCES: dict[str, Source] = {
 }
 LONG = {name: scaled(source, 0.2) for name, source in SOURCES.items() if name != "copy"}
 COPY: dict[str, Source] = {"copy": copy_examples}
+CHAT: dict[str, Source] = {"chat": scaled(chat_examples, 2.0), "empathy": empathy_examples}
 TAIL: dict[str, Source] = {
     "sentiment": gold_sentiment_examples,
     "emotion": gold_emotion_examples,
@@ -114,6 +115,8 @@ def write(target: Path, arrays: dict[str, np.ndarray]) -> None:
 def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, int]]:
     """(file name, sources, seed, row length) of everything but the plain text."""
     yield "copy-00.npz", COPY, 98, schedule.row
+    if schedule.chat_share:
+        yield "chat-00.npz", CHAT, 96, schedule.row
     yield "shard-00.npz", SOURCES, 100, schedule.row
     yield "tail-00.npz", TAIL, 99, schedule.row
     yield "long-00.npz", LONG, 97, schedule.row * 2

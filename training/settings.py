@@ -40,6 +40,7 @@ class Schedule:
         scored_tasks, scored_plain: positions of a step whose scores over the vocabulary are computed.
         plain_share, copy_share: of the first steps; they fade until `plain_until` and `copy_until`.
         long_share, tail_share: of the steps after a third of the time, and after `tail_from`.
+        chat_share: of the last steps, after `chat_from`, beside what the tail has of chat: replies are learned by heart.
         ema: decay of the averaged weights per step.
         compile: fuse operations with `torch.compile`.
     """
@@ -66,6 +67,8 @@ class Schedule:
     long_share: float = 0.04
     tail_share: float = 0.6
     tail_from: float = 0.7
+    chat_share: float = 0.0
+    chat_from: float = 0.9
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3
