@@ -40,7 +40,7 @@ class Schedule:
         scored_tasks, scored_plain: positions of a step whose scores over the vocabulary are computed.
         plain_share, copy_share: of the first steps; they fade until `plain_until` and `copy_until`.
         long_share, tail_share: of the steps after a third of the time, and after `tail_from`.
-        chat_share: of the last steps, after `chat_from`, beside what the tail has of chat: replies are learned by heart.
+        chat_share: of the last steps, after `chat_from`, beside the tail: replies are learned by heart.
         ema: decay of the averaged weights per step.
         compile: fuse operations with `torch.compile`.
     """
