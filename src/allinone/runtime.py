@@ -23,8 +23,8 @@ from allinone.prompts.library import LibraryEvent, PromptLibrary
 from allinone.prompts.prompt_file import PromptFile
 from allinone.tasks.encoder import PromptEncoder
 from allinone.tasks.run import Pending, TaskStream, run_many, start, stream
-from allinone.tasks.task import prepare_call
-from allinone.types import Message, Result
+from allinone.tasks.task import Call, prepare_call
+from allinone.types import Caller, Message, Priority, Result
 
 MIN_CACHED_TOKENS = 4_096
 """Room for the longest built-in task, however small the memory budget."""
@@ -125,6 +125,8 @@ class AllInOne:
         labels: Sequence[str] | None = None,
         history: Sequence[Message] = (),
         deadline_s: float | None = None,
+        client: str = "",
+        priority: Priority = "interactive",
         **variables: Any,
     ) -> Result:
         """Run one task on one text and wait for the whole answer.
@@ -135,13 +137,17 @@ class AllInOne:
             labels: for label tasks, a subset of the labels or their English names; probabilities are renormalised.
             history: earlier turns, for chat tasks.
             deadline_s: seconds from now, waiting included.
+            client: who asks: clients that wait at the same time get equal shares.
+            priority: "batch" for bulk work, which lets people's requests go first.
             **variables: further variables that the task's file declares.
 
         Raises:
             UnknownTask, InvalidInput, ContextLengthExceeded, PromptError, DeadlineExceeded, OutputParseError,
             QueueFull.
         """
-        return self._start(self._prompt(task), {**variables, "text": text}, labels, history, deadline_s).result()
+        caller = Caller(client=client, priority=priority)
+        call = self._prepare(task, {**variables, "text": text}, labels, history, deadline_s, caller)
+        return self._start(call).result()
 
     @overload
     def map(
@@ -151,6 +157,8 @@ class AllInOne:
         *,
         labels: Sequence[str] | None = None,
         deadline_s: float | None = None,
+        client: str = "",
+        priority: Priority = "batch",
         window: int = 64,
         on_error: Literal["raise"] = "raise",
     ) -> Iterator[Result]: ...
@@ -162,6 +170,8 @@ class AllInOne:
         *,
         labels: Sequence[str] | None = None,
         deadline_s: float | None = None,
+        client: str = "",
+        priority: Priority = "batch",
         window: int = 64,
         on_error: Literal["return"],
     ) -> Iterator[Result | AllInOneError]: ...
@@ -172,6 +182,8 @@ class AllInOne:
         *,
         labels: Sequence[str] | None = None,
         deadline_s: float | None = None,
+        client: str = "",
+        priority: Priority = "batch",
         window: int = 64,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Iterator[Result | AllInOneError]:
@@ -182,15 +194,18 @@ class AllInOne:
             texts: strings, or mappings with `text` and further variables.
             labels: as for `run`.
             deadline_s: for each input, from its submission.
+            client: as for `run`.
+            priority: as for `run`; bulk work by default.
             window: most inputs in flight.
             on_error: "return" yields the error of a bad input in its place and goes on.
         """
         if window < 1:
             raise UsageError(f"window must be at least 1, got {window}.")
+        caller = Caller(client=client, priority=priority)
         prompt = self._prompt(task)
 
         def begin(item: Item) -> Pending:
-            return self._start(prompt, _variables(item), labels, (), deadline_s)
+            return self._start(self._prepare(prompt, _variables(item), labels, (), deadline_s, caller))
 
         return run_many((partial(begin, item) for item in texts), window=window, on_error=on_error)
 
@@ -201,16 +216,17 @@ class AllInOne:
         *,
         history: Sequence[Message] = (),
         deadline_s: float | None = None,
+        client: str = "",
+        priority: Priority = "interactive",
         **variables: Any,
     ) -> TaskStream:
         """Run a text, json or chat task and iterate over its token events as they come."""
-        call = prepare_call(
-            self._prompt(task), self.encoder, {**variables, "text": text}, history=history, deadline_s=deadline_s
-        )
+        caller = Caller(client=client, priority=priority)
+        call = self._prepare(task, {**variables, "text": text}, None, history, deadline_s, caller)
         return stream(call, self.encoder, self.engine, model=self.model.full_name)
 
-    def conversation(self) -> Conversation:
-        """An empty conversation for `reply`."""
+    def conversation(self, *, client: str = "") -> Conversation:
+        """An empty conversation for `reply`; `client` is whose it is, as for `run`."""
         mood = self._prompt(self._localised("sentiment"))
         return Conversation(
             self._prompt(self._localised("chat")),
@@ -220,6 +236,7 @@ class AllInOne:
             max_context_tokens=self.max_context_tokens,
             model=self.model.full_name,
             mood_temperature=self.model.calibration.temperature_of(mood.full_name),
+            caller=Caller(client=client),
         )
 
     def reply(self, text: str, conversation: Conversation | None = None, *, deadline_s: float | None = None) -> Reply:
@@ -262,15 +279,17 @@ class AllInOne:
         name = f"{task}.{self.language}"
         return name if name in self.tasks.names() else task
 
-    def _start(
+    def _prepare(
         self,
-        prompt: PromptFile,
+        task: str | PromptFile,
         variables: Mapping[str, Any],
         labels: Sequence[str] | None,
         history: Sequence[Message],
         deadline_s: float | None,
-    ) -> Pending:
-        call = prepare_call(
+        caller: Caller,
+    ) -> Call:
+        prompt = self._prompt(task) if isinstance(task, str) else task
+        return prepare_call(
             prompt,
             self.encoder,
             variables,
@@ -278,7 +297,10 @@ class AllInOne:
             history=history,
             deadline_s=deadline_s,
             label_temperature=self.model.calibration.temperature_of(prompt.full_name),
+            caller=caller,
         )
+
+    def _start(self, call: Call) -> Pending:
         return start(call, self.encoder, self.engine, self.results, model=self.model.full_name)
 
 

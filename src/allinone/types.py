@@ -9,6 +9,18 @@ from typing import Any, Literal
 Kind = Literal["label", "text", "json", "chat"]
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+Priority = Literal["interactive", "batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: clients that wait at the same time get the same share of the model, whatever each of them sends.
+
+    `priority` "batch" is bulk work: people's requests go before it, though not for ever.
+    """
+
+    client: str = ""
+    priority: Priority = "interactive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

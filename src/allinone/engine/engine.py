@@ -12,11 +12,11 @@ import itertools
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, overload
 
 from allinone.backends.base import Backend, FloatArray
+from allinone.engine.budget import BatchBudget
 from allinone.engine.intake import Intake
 from allinone.engine.memory import KVMemory
 from allinone.engine.prefix_cache import Prefix, PrefixCache, SharedPrefixCache
@@ -24,8 +24,9 @@ from allinone.engine.requests import GenerateRequest, LabelScores, PrefillReques
 from allinone.engine.running import Running
 from allinone.engine.scheduler import Work, schedule
 from allinone.engine.session import Session, SessionKV
-from allinone.engine.stats import EngineStats
+from allinone.engine.stats import EngineStats, StepTimes
 from allinone.engine.tickets import AnyTicket, PrefillTicket, ScoreTicket, Stream
+from allinone.engine.waiting import WaitingRequests
 from allinone.errors import AllInOneError, Cancelled, ConfigError, ModelError, QueueFull
 from allinone.models.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ class Engine:
         tokenizer: of the same model.
         max_prefix_tokens: budget of the prefix cache.
         max_cached_tokens: budget of all KV memory: prefixes, sessions and running requests.
-        max_batch_tokens: most tokens fed in one step.
+        max_batch_tokens: most tokens fed in one step; a `BatchBudget` finds them by measuring.
         max_queue: most requests waiting for admission; more are refused.
         prefixes: another prefix cache (the naive one, in tests).
     """
@@ -53,22 +54,23 @@ class Engine:
         *,
         max_prefix_tokens: int = 4096,
         max_cached_tokens: int = 16_384,
-        max_batch_tokens: int = 512,
+        max_batch_tokens: int | BatchBudget = 512,
         max_queue: int = 1024,
         prefixes: PrefixCache | None = None,
     ) -> None:
+        budget = max_batch_tokens if isinstance(max_batch_tokens, BatchBudget) else BatchBudget(max_batch_tokens)
         for name, value, least in (
             ("max_prefix_tokens", max_prefix_tokens, 0),
             ("max_cached_tokens", max_cached_tokens, 1),
-            ("max_batch_tokens", max_batch_tokens, 2),
+            ("max_batch_tokens", budget.num_tokens, 2),
             ("max_queue", max_queue, 1),
         ):
             if value < least:
                 raise ConfigError(f"{name} = {value} is not possible.", hint=f"It must be at least {least}.")
         self._backend = backend
-        self._chunk_tokens = min(PREFILL_CHUNK_TOKENS, max_batch_tokens // 2)
+        self._budget = budget
+        self._chunk_tokens = min(PREFILL_CHUNK_TOKENS, budget.num_tokens // 2)
         self._intake = Intake(backend, tokenizer, max_label_tokens=self._chunk_tokens)
-        self._max_batch_tokens = max_batch_tokens
         self._max_queue = max_queue
         clock = itertools.count()
         self._prefixes = prefixes or SharedPrefixCache(backend, max_tokens=max_prefix_tokens, clock=clock)
@@ -79,8 +81,10 @@ class Engine:
         self._is_closed = False  # guarded by the lock
         self._failure: BaseException | None = None
 
-        self._waiting: deque[Running] = deque()  # from here on: engine thread only
+        self._waiting = WaitingRequests()  # from here on: engine thread only
+        self._held_up: Running | None = None  # waits for memory; nobody is admitted before it
         self._running: list[Running] = []
+        self._times = StepTimes()
         self._stats = EngineStats()
         self._thread = threading.Thread(target=self._run_thread, name="allinone-engine", daemon=True)
         self._thread.start()
@@ -119,6 +123,7 @@ class Engine:
                 raise QueueFull(
                     f"{self._num_waiting} requests wait, {len(made)} more would exceed the limit of {self._max_queue}.",
                     hint="Try again later, or submit fewer at a time.",
+                    retry_after_s=self._stats.expected_wait_s(len(made)),
                 )
             for done, session in enumerate(sessions):
                 try:
@@ -190,15 +195,19 @@ class Engine:
         batch = schedule(
             self._running,
             [prefix for prefix in self._prefixes.prefixes() if not prefix.is_ready],
-            max_batch_tokens=self._max_batch_tokens,
+            max_batch_tokens=self._budget.num_tokens,
             chunk_tokens=self._chunk_tokens,
         )
+        started = time.perf_counter()
         if batch:
             self._post_process(batch, self._run(batch))
+            self._account(batch, time.perf_counter() - started)
         elif self._running or self._waiting:
             raise ModelError("The scheduler found nothing to run although requests are there: a bug of the engine.")
         self._stats = self._stats.after_step(
             batch,
+            times=self._times,
+            max_batch_tokens=self._budget.num_tokens,
             num_waiting=len(self._waiting),
             num_running=len(self._running),
             num_sequences=self._backend.num_sequences(),
@@ -213,7 +222,8 @@ class Engine:
                 message = self._inbox.get(block=wait)
                 wait = False
                 if isinstance(message, list):
-                    self._waiting.extend(message)
+                    for running in message:
+                        self._waiting.push(running)
                 elif isinstance(message, SessionKV):
                     self._memory.settle(message)
         except queue.Empty:
@@ -229,31 +239,48 @@ class Engine:
         self._retire_ended()
 
     def _admit(self) -> None:
-        """Admit in order of arrival. A request of a busy session waits for its turn and holds nobody up; one that needs
-        more memory than is free at the moment holds up those behind it, so it is not overtaken for ever.
+        """Admit whose turn it is, as far ahead as the next steps can use: who comes later may still come first.
+
+        A request of a busy session waits for its turn and holds nobody up; one that needs more memory than is free at
+        the moment holds up everybody else, so it is not overtaken for ever.
         """
-        blocked = list[Running]()
-        while self._waiting:
-            running = self._waiting.popleft()
-            if running.session is not None and (
-                running.session.kv.is_running or any(other.session is running.session for other in blocked)
-            ):
-                blocked.append(running)
-                continue
-            try:
-                is_admitted = self._memory.admit(running)
-            except AllInOneError as error:
-                running.fail(error)
-                self._end([running], ())
-                continue
-            if not is_admitted:
-                blocked.append(running)
-                break
-            self._count_waiting(-1)
-            self._running.append(running)
-        self._waiting.extendleft(reversed(blocked))
+        if self._held_up is None or self._try_admit(self._held_up):
+            for is_short in (True, False):
+                ahead = sum(running.num_to_feed for running in self._running if running.is_short is is_short)
+                while ahead < 2 * self._budget.num_tokens and self._held_up is None:
+                    running = self._waiting.next(is_short=is_short, may_start=self._may_start)
+                    if running is None or not self._try_admit(running):
+                        break
+                    ahead += running.num_to_feed
         for running in self._running:
             self._memory.start(running)
+
+    def _may_start(self, running: Running) -> bool:
+        """False while its conversation is busy with an earlier request."""
+        session = running.session
+        if session is None:
+            return True
+        earlier = (other for other in self._waiting if other.session is session)
+        return not session.kv.is_running and min(earlier, key=lambda other: other.clocks.submitted) is running
+
+    def _try_admit(self, running: Running) -> bool:
+        """Admit a waiting request, or end it with what makes it impossible; False when there is no room yet."""
+        self._held_up = None
+        try:
+            is_admitted = self._memory.admit(running)
+        except AllInOneError as error:
+            running.fail(error)
+            self._retire_ended()
+            return True
+        if not is_admitted:
+            self._held_up = running
+            return False
+        self._waiting.remove(running)
+        self._waiting.had_turn(running)
+        self._waiting.charge(running.caller.client, running.num_to_feed)
+        self._count_waiting(-1)
+        self._running.append(running)
+        return True
 
     def _run(self, batch: list[Work]) -> list[FloatArray | None]:
         now = time.monotonic()
@@ -265,6 +292,18 @@ class Engine:
         except Exception as error:
             self._fail_batch(batch, error)
             return []
+
+    def _account(self, batch: list[Work], seconds: float) -> None:
+        """Whose tokens they were, and how long they took."""
+        for work in batch:
+            if work.is_decode and isinstance(work.owner, Running):
+                self._waiting.charge(work.owner.caller.client, len(work.chunk.input_ids))
+        if not self._waiting:
+            self._waiting.forget_debts()
+        num_tokens = sum(len(work.chunk.input_ids) for work in batch)
+        self._times.add_step(num_tokens, seconds)
+        if not any(work.is_decode for work in batch):
+            self._budget.report(num_tokens, seconds)
 
     def _post_process(self, batch: list[Work], outputs: list[FloatArray | None]) -> None:
         for work, output in zip(batch, outputs, strict=False):  # no outputs: the whole batch failed
@@ -292,7 +331,10 @@ class Engine:
     def _retire_ended(self) -> None:
         waiting = [running for running in self._waiting if running.deliver is not None]
         admitted = [running for running in self._running if running.deliver is not None]
-        self._waiting = deque(running for running in self._waiting if running.deliver is None)
+        for running in waiting:
+            self._waiting.remove(running)
+        if self._held_up in waiting:
+            self._held_up = None
         self._running = [running for running in self._running if running.deliver is None]
         self._end(waiting, admitted)
 
@@ -313,6 +355,7 @@ class Engine:
         for running in ended:
             if running.session is not None:
                 running.session.unreserve()
+        self._times.add_ended(ended)
         for running in ended:
             if running.deliver is not None:
                 running.deliver()

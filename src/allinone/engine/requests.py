@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from allinone.types import FinishReason, Timings, Usage
+from allinone.types import Caller, FinishReason, Timings, Usage
 
 if TYPE_CHECKING:
     from allinone.engine.session import Session
@@ -49,7 +49,20 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRequest:
+class _Request:
+    """What every request says about itself.
+
+    Attributes:
+        deadline_s: seconds from submission, waiting included.
+        caller: whose turn it is when others wait too.
+    """
+
+    deadline_s: float | None = None
+    caller: Caller = field(default_factory=Caller)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest(_Request):
     """Which of these labels follows? `label_ids` maps each label to its token ids, in task order.
 
     `prefix_ids` is operator text only: it is prefilled once, frozen, and shared. `input_ids` is this request's own.
@@ -58,11 +71,10 @@ class ScoreRequest:
     prefix_ids: tuple[int, ...]
     input_ids: tuple[int, ...]
     label_ids: Mapping[str, tuple[int, ...]]
-    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateRequest:
+class GenerateRequest(_Request):
     """Continue `prefix_ids + input_ids`, or continue a conversation: then `session` holds the past and `prefix_ids` is
     empty.
     """
@@ -71,16 +83,14 @@ class GenerateRequest:
     input_ids: tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session: Session | None = None
-    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrefillRequest:
+class PrefillRequest(_Request):
     """Append ids to a conversation's sequence without generating; what mood → reply does while the mood is scored."""
 
     session: Session
     input_ids: tuple[int, ...]
-    deadline_s: float | None = None
 
 
 Request: TypeAlias = ScoreRequest | GenerateRequest | PrefillRequest

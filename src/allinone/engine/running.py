@@ -18,7 +18,7 @@ from allinone.backends.base import Backend, Chunk, FloatArray, SequenceId, Wante
 from allinone.engine.constraints import ConstraintMatcher
 from allinone.engine.detokenize import StopStrings, StreamDetokenizer
 from allinone.engine.prefix_cache import Prefix
-from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, ScoreRequest, TokenEvent
+from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest, TokenEvent
 from allinone.engine.sampling import Sampler
 from allinone.engine.scoring import LabelTrie, Path, label_logprobs
 from allinone.engine.session import Session
@@ -46,6 +46,7 @@ class Running(ABC):
     """A request from its submission to its end.
 
     Attributes:
+        caller: whose it is.
         prefix_ids: the shared prefix it starts with; empty for none.
         min_tail, max_tail: least and most tokens it will hold beyond its input (output, branches of labels).
         longest_tail: the part of `min_tail` that one sequence must hold.
@@ -55,6 +56,7 @@ class Running(ABC):
         num_session_tokens: ids the session had before; it goes back to them if the request comes to nothing.
         num_skipped: steps in a row in which it had a chunk and got no place.
         keeps_session: what it fed to its session stays there, even if it is cancelled or late from now on.
+        has_failed: it ended with an error.
         deliver: set when it has ended; hands the answer over, once its memory was given back.
         wanted, wanted_ids: what is wanted of the last `num_wanted_rows` positions of its input.
     """
@@ -64,11 +66,12 @@ class Running(ABC):
     wanted_ids: tuple[int, ...] = ()
     num_wanted_rows = 0
 
-    def __init__(self, *, outlet: Outlet, session: Session | None, deadline_s: float | None) -> None:
+    def __init__(self, request: Request, *, outlet: Outlet, session: Session | None = None) -> None:
         self.outlet = outlet
         self.session = session
+        self.caller = request.caller
         self.clocks = Clocks(time.monotonic())
-        self.deadline_at = None if deadline_s is None else self.clocks.submitted + deadline_s
+        self.deadline_at = None if request.deadline_s is None else self.clocks.submitted + request.deadline_s
         self.prefix_ids: tuple[int, ...] = ()
         self.input_ids: tuple[int, ...] = ()
         self.min_tail = self.max_tail = self.longest_tail = 0
@@ -78,6 +81,7 @@ class Running(ABC):
         self.num_cached_tokens = 0
         self.num_skipped = 0
         self.keeps_session = False
+        self.has_failed = False
         self.deliver: Callable[[], None] | None = None
         self.num_prompt_tokens = 0
         self.num_session_tokens = 0
@@ -151,6 +155,7 @@ class Running(ABC):
     def fail(self, error: BaseException) -> None:
         """End it with an error; its session forgets it."""
         self.keeps_session = False
+        self.has_failed = True
         self.deliver = lambda: self.outlet.fail(error)
 
     def expire(self) -> None:
@@ -186,7 +191,7 @@ class RunningScore(Running):
     def __init__(
         self, request: ScoreRequest, promise: Promise[LabelScores], *, backend: Backend, stop_ids: frozenset[int]
     ) -> None:
-        super().__init__(outlet=promise, session=None, deadline_s=request.deadline_s)
+        super().__init__(request, outlet=promise)
         self.prefix_ids = request.prefix_ids
         self.input_ids = request.input_ids
         self._promise = promise
@@ -250,7 +255,7 @@ class RunningPrefill(Running):
     """Ids appended to a session, nothing asked."""
 
     def __init__(self, request: PrefillRequest, promise: Promise[None]) -> None:
-        super().__init__(outlet=promise, session=request.session, deadline_s=request.deadline_s)
+        super().__init__(request, outlet=promise, session=request.session)
         self.input_ids = request.input_ids
         self.prefix_ids = request.session.prefix_ids
         self._promise = promise
@@ -277,7 +282,7 @@ class RunningGenerate(Running):
         matcher: ConstraintMatcher | None,
         stop_ids: frozenset[int],
     ) -> None:
-        super().__init__(outlet=channel, session=request.session, deadline_s=request.deadline_s)
+        super().__init__(request, outlet=channel, session=request.session)
         self.input_ids = request.input_ids
         self.prefix_ids = request.session.prefix_ids if request.session is not None else request.prefix_ids
         self.min_tail = self.longest_tail = 1

@@ -1,8 +1,9 @@
 """Which chunks run in the next step. Decides order and amount only: what a chunk is depends on its request alone.
 
 Order: tokens of running streams (and of labels that go on), then prefills: prefixes that requests wait for, who was
-passed over too often, labels (shortest first), the others by arrival. Streams leave room for one prefill chunk,
-prefills take what streams leave: in every step both go on, and within each of them nobody is passed over for ever.
+passed over too often, labels (shortest first), the others in the order of admission; people before bulk work. Streams
+leave room for one prefill chunk, and prefills take no more than one beside a stream, which so never waits longer than
+for that. In every step both go on, and within each of them nobody is passed over for ever.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from allinone.engine.running import Running
 
 MAX_SKIPPED_STEPS = 8
 Owner: TypeAlias = Running | Prefix
+Rank: TypeAlias = tuple[int, bool, int, int]  # kind of work, bulk work, order within the kind, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +41,20 @@ def schedule(
         max_batch_tokens: most tokens in the batch.
         chunk_tokens: most tokens of a chunk; at most half of `max_batch_tokens`.
     """
-    wishes: list[tuple[tuple[int, int, int], Owner]] = [
-        (_rank(owner, place), owner) for place, owner in enumerate(running)
-    ]
-    wishes += [((_PREFIX, 0, place), prefix) for place, prefix in enumerate(prefixes)]
+    wishes: list[tuple[Rank, Owner]] = [(_rank(owner, place), owner) for place, owner in enumerate(running)]
+    wishes += [((_PREFIX, False, 0, place), prefix) for place, prefix in enumerate(prefixes)]
     wishes.sort(key=lambda wish: wish[0])
     left_to_prefill = chunk_tokens if any(rank[0] > _DECODE for rank, _ in wishes) else 0
     batch: list[Work] = []
-    budget = max_batch_tokens
+    to_decode, to_prefill = max_batch_tokens - left_to_prefill, max_batch_tokens
     for rank, owner in wishes:
-        usable = budget - left_to_prefill if rank[0] == _DECODE else budget
-        num_tokens, is_passed_over = _take(owner, batch, usable, chunk_tokens)
-        budget -= num_tokens
+        if rank[0] == _DECODE:
+            num_tokens, is_passed_over = _take(owner, batch, to_decode, chunk_tokens)
+            to_decode -= num_tokens
+            to_prefill = min(to_prefill - num_tokens, chunk_tokens)
+        else:
+            num_tokens, is_passed_over = _take(owner, batch, to_prefill, chunk_tokens)
+            to_prefill -= num_tokens
         if isinstance(owner, Running):
             owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
     return batch
@@ -71,9 +75,10 @@ def _take(owner: Owner, batch: list[Work], budget: int, chunk_tokens: int) -> tu
 _DECODE, _PREFIX, _OVERDUE, _LABEL, _PREFILL = range(5)
 
 
-def _rank(owner: Running, place: int) -> tuple[int, int, int]:
+def _rank(owner: Running, place: int) -> Rank:
     if not owner.is_prefilling:
-        return _DECODE, -owner.num_skipped, place
+        return _DECODE, False, -owner.num_skipped, place
     if owner.num_skipped > MAX_SKIPPED_STEPS:
-        return _OVERDUE, 0, place
-    return (_LABEL, owner.num_to_feed, place) if owner.is_short else (_PREFILL, 0, place)
+        return _OVERDUE, False, 0, place
+    is_bulk = owner.caller.priority == "batch"
+    return (_LABEL, is_bulk, owner.num_to_feed, place) if owner.is_short else (_PREFILL, is_bulk, 0, place)

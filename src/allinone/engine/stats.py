@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from allinone.engine.prefix_cache import PrefixStats
+from allinone.engine.running import Running
 from allinone.engine.scheduler import Work
+
+RECENT = 0.1
+"""Weight of the newest step in running means."""
+
+
+@dataclass(slots=True)
+class StepTimes:
+    """Sums since the start, kept by the engine thread.
+
+    Attributes:
+        step_s, max_step_s: time of all steps, and of the longest.
+        queue_s: from submission to the first step, summed over the requests that ended.
+        num_ended, num_failed, num_cancelled: requests that ended, and those of them without a whole answer.
+        recent_tokens_per_s: running mean over the last steps.
+    """
+
+    step_s: float = 0.0
+    max_step_s: float = 0.0
+    queue_s: float = 0.0
+    num_ended: int = 0
+    num_failed: int = 0
+    num_cancelled: int = 0
+    recent_tokens_per_s: float = 0.0
+
+    def add_step(self, num_tokens: int, seconds: float) -> None:
+        """One step more."""
+        self.step_s += seconds
+        self.max_step_s = max(self.max_step_s, seconds)
+        rate = num_tokens / max(seconds, 1e-9)
+        old = self.recent_tokens_per_s or rate
+        self.recent_tokens_per_s = (1 - RECENT) * old + RECENT * rate
+
+    def add_ended(self, ended: Iterable[Running]) -> None:
+        """These requests are over."""
+        for running in ended:
+            self.num_ended += 1
+            self.queue_s += running.clocks.timings().queue_s
+            self.num_cancelled += running.outlet.is_cancelled
+            self.num_failed += running.has_failed and not running.outlet.is_cancelled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +57,8 @@ class EngineStats:
         num_chunks: of all batches; divided by `num_steps` it is the mean batch size.
         num_decoded_tokens: fed one by one by streams, and the later ids of labels; all others are prefilled.
         num_kv_tokens: of prefixes, conversations and running requests, as the budget counts them.
+        step_s, max_step_s, queue_s, num_ended, num_failed, num_cancelled, recent_tokens_per_s: see `StepTimes`.
+        max_batch_tokens: most tokens of the next step.
         prefix_hits, prefix_misses: requests that found their prefix there (or being filled), or had it filled.
     """
 
@@ -36,11 +78,25 @@ class EngineStats:
     prefix_evictions: int = 0
     num_prefixes: int = 0
     num_prefix_tokens: int = 0
+    max_batch_tokens: int = 0
+    step_s: float = 0.0
+    max_step_s: float = 0.0
+    queue_s: float = 0.0
+    num_ended: int = 0
+    num_failed: int = 0
+    num_cancelled: int = 0
+    recent_tokens_per_s: float = 0.0
+
+    def expected_wait_s(self, num_requests: int) -> float | None:
+        """Seconds until the engine has ended so many requests, going by those so far; None before the first."""
+        return round(max(0.05, num_requests * self.step_s / self.num_ended), 2) if self.num_ended else None
 
     def after_step(
         self,
         batch: Sequence[Work],
         *,
+        times: StepTimes,
+        max_batch_tokens: int,
         num_waiting: int,
         num_running: int,
         num_sequences: int,
@@ -68,4 +124,6 @@ class EngineStats:
             prefix_evictions=prefixes.evictions,
             num_prefixes=prefixes.num_prefixes,
             num_prefix_tokens=prefixes.num_tokens,
+            max_batch_tokens=max_batch_tokens,
+            **asdict(times),
         )

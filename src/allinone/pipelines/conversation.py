@@ -23,7 +23,7 @@ from allinone.prompts.prompt_file import PromptFile
 from allinone.tasks.encoder import PromptEncoder
 from allinone.tasks.run import TaskStream
 from allinone.tasks.task import Call, build_score_request, prepare_call, read_answer, sampling_params
-from allinone.types import Message, Result, Segment
+from allinone.types import Caller, Message, Result, Segment
 
 _PAST_USER = Segment(text="·", trusted=False)
 _PAST_REPLY = Segment(text="·", trusted=False)
@@ -71,6 +71,7 @@ class Conversation:
         max_context_tokens: of the model; the oldest turns are forgotten when it is full.
         model: name that results carry.
         mood_temperature: the model's label temperature for the mood task.
+        caller: whose conversation it is.
 
     Attributes:
         turns: what was said so far, oldest first.
@@ -86,6 +87,7 @@ class Conversation:
         max_context_tokens: int,
         model: str,
         mood_temperature: float = 1.0,
+        caller: Caller | None = None,
     ) -> None:
         self.chat = chat
         self.mood = mood
@@ -95,6 +97,7 @@ class Conversation:
         self._max_context_tokens = max_context_tokens
         self._model = model
         self._mood_temperature = mood_temperature
+        self._caller = caller or Caller()
         self._session: Session | None = None
         self._turn_starts: list[int] = []  # where each turn that is remembered begins in the session
         self._open: tuple[weakref.ref[Reply], int] | None = None  # the reply that has not ended, and what was before
@@ -138,8 +141,9 @@ class Conversation:
             deadline_s=deadline_s,
             on_long="truncate",
             label_temperature=self._mood_temperature,
+            caller=self._caller,
         )
-        chat_call = prepare_call(self.chat, self._encoder, {"text": text}, deadline_s=deadline_s)
+        chat_call = prepare_call(self.chat, self._encoder, {"text": text}, deadline_s=deadline_s, caller=self._caller)
         score = build_score_request(mood_call, self._encoder)
         plan = self._plan(chat_call, [spec.label for spec in mood_call.labels])
         sampling = sampling_params(self.chat, self._encoder)
@@ -180,7 +184,12 @@ class Conversation:
     ) -> tuple[LabelScores, Stream]:
         """Score the mood while the conversation is prefilled, then let the reply begin."""
         submitted_at = time.monotonic()
-        prefill = PrefillRequest(session=session, input_ids=plan.lead_ids + plan.common_ids, deadline_s=deadline_s)
+        prefill = PrefillRequest(
+            session=session,
+            input_ids=plan.lead_ids + plan.common_ids,
+            deadline_s=deadline_s,
+            caller=self._caller,
+        )
         scoring, prefilling = self._engine.submit(score, prefill)
         try:
             scores = scoring.result()
@@ -194,6 +203,7 @@ class Conversation:
             input_ids=plan.hint_ids[scores.best],
             sampling=sampling,
             deadline_s=_remaining_s(deadline_s, submitted_at),
+            caller=self._caller,
         )
         (events,) = self._engine.submit(generate)
         return scores, events

@@ -7,7 +7,7 @@ each kind has a file of its own. Above: the runtime and the pipelines. Below: pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from allinone.engine.requests import GenerateRequest, Generation, LabelScores, SamplingParams, ScoreRequest
@@ -15,7 +15,7 @@ from allinone.errors import ContextLengthExceeded, InvalidInput
 from allinone.prompts.prompt_file import LabelSpec, PromptFile
 from allinone.tasks import json, label
 from allinone.tasks.encoder import PromptEncoder
-from allinone.types import Message, Result, Usage
+from allinone.types import Caller, Message, Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class Call:
     truncated_tokens: int = 0
     deadline_s: float | None = None
     label_temperature: float = 1.0
+    caller: Caller = field(default_factory=Caller)
 
     def messages(self) -> tuple[Message, ...]:
         """The prompt's turns with this call's variables in place."""
@@ -53,6 +54,7 @@ def prepare_call(
     deadline_s: float | None = None,
     on_long: str | None = None,
     label_temperature: float = 1.0,
+    caller: Caller | None = None,
 ) -> Call:
     """Check one input against the limits of its task.
 
@@ -65,6 +67,7 @@ def prepare_call(
         deadline_s: seconds from now; the file's own limit where None.
         on_long: "error" or "truncate" instead of what the file says.
         label_temperature: the model's own for this task.
+        caller: who asks; nobody in particular where None.
 
     Raises:
         InvalidInput: text that is empty or not a string, labels for a task that has none.
@@ -87,6 +90,7 @@ def prepare_call(
         truncated_tokens=dropped,
         deadline_s=deadline_s if deadline_s is not None else prompt.limits.deadline_s,
         label_temperature=label_temperature,
+        caller=caller or Caller(),
     )
 
 
@@ -127,6 +131,7 @@ def build_score_request(call: Call, encoder: PromptEncoder) -> ScoreRequest:
         input_ids=prompt.input_ids,
         label_ids=label.verbalize(call.labels, encoder, path=str(call.prompt.path)),
         deadline_s=call.deadline_s,
+        caller=call.caller,
     )
 
 
@@ -137,7 +142,11 @@ def build_generate_request(call: Call, encoder: PromptEncoder) -> GenerateReques
     if call.prompt.kind == "json":
         sampling = replace(sampling, constraint=json.constraint(call.prompt))
     return GenerateRequest(
-        prefix_ids=prompt.prefix_ids, input_ids=prompt.input_ids, sampling=sampling, deadline_s=call.deadline_s
+        prefix_ids=prompt.prefix_ids,
+        input_ids=prompt.input_ids,
+        sampling=sampling,
+        deadline_s=call.deadline_s,
+        caller=call.caller,
     )
 
 
