@@ -17,9 +17,10 @@ TASKS = (
 )  # fmt: skip
 LABEL_TASKS = ("sentiment", "sentiment.en", "emotion", "emotion.en", "intent")
 PIECES = {
-    "zh": tuple(
-        "今天的实验终于成功了 外卖等了一个小时 会议改到下午三点 这本书翻了两遍都没看懂 老师说下周考试 我有点难过 快递到哪了 "
-        "这家店的面条很筋道 手机又死机了 谢谢你一直陪着我 明天记得带伞 价格涨了不少".split()
+    "zh": (
+        *("今天的实验终于成功了", "外卖等了一个小时", "会议改到下午三点", "这本书翻了两遍都没看懂"),
+        *("老师说下周考试", "我有点难过", "快递到哪了", "这家店的面条很筋道", "手机又死机了"),
+        *("谢谢你一直陪着我", "明天记得带伞", "价格涨了不少"),
     ),
     "en": (
         *("the train was late again", "I finally passed my exam", "please cancel my order", "the soup was cold"),
