@@ -51,7 +51,7 @@ def lifted(cases: list[Case], count: int, rng: random.Random, power: float = 0.7
 
 def chinese_posts(data: Path, rng: random.Random, scale: float) -> list[Case]:
     """EWECT's everyday and epidemic posts, and other Weibo posts."""
-    cases = lifted(cases_of(data, "zh_ewect_usual", EWECT), int(24_000 * scale), rng)
+    cases = lifted(cases_of(data, "zh_ewect_usual", EWECT), int(30_000 * scale), rng)
     cases += lifted(cases_of(data, "zh_ewect_virus", EWECT), int(4_000 * scale), rng)
     return cases + lifted(cases_of(data, "zh_covid_weibo_7", WEIBO), int(2_500 * scale), rng)
 
@@ -66,7 +66,7 @@ def emotion_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random,
 
 def gold_emotion_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
     """Only EWECT, GoEmotions and small talk: for the end of the training."""
-    cases = lifted(cases_of(data, "zh_ewect_usual", EWECT), int(22_000 * scale), rng)
+    cases = lifted(cases_of(data, "zh_ewect_usual", EWECT), int(26_000 * scale), rng)
     cases += lifted(cases_of(data, "en_goemotions_ekman", EKMAN), int(3_000 * scale), rng, power=0.5)
     yield from asked(cases, prompts, rng, int(1_500 * scale))
 

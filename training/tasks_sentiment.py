@@ -13,6 +13,7 @@ from pathlib import Path
 from training.lexicon import phrases
 from training.polarity import EWECT_POLARITY, POLARITIES, SIGN, WEIBO_POLARITY, Case, mapped, shorten, some, thinned
 from training.prompts import Part, Prompt
+from training.remarks import remark_cases
 from training.smalltalk import sample_turn
 from training.sources import clean, split_sentences
 from training.tasks_english import english_cases, english_spans, post_cases
@@ -35,24 +36,38 @@ def chinese_teacher(data: Path, scale: float) -> Teacher:
     return Teacher(cases, chinese_features)
 
 
+CLAUSE_END = re.compile(r"(?<=[，。！？!?,；;~])\s*|\s+")
+
+
 def chinese_clauses(data: Path, rng: random.Random, count: int, scale: float) -> Iterator[Case]:
-    """Clauses of reviews on which the teacher is sure and agrees with the review's label; as many good as bad ones."""
+    """One to four clauses of a review where the teacher agrees with its label; as many good as bad ones."""
     records = load_trainable(data, "zh_online_shopping_10_cats") + load_trainable(data, "zh_book_review")
     found: list[tuple[str, str]] = []
-    for record in rng.sample(records, min(len(records), count * 3)):
-        clauses = [c.strip() for c in re.split(r"(?<=[，。！？!?,；;~])\s*|\s+", clean(record["text"]))]
+    for _ in range(count * 3):
+        record = rng.choice(records)
+        clauses = [c.strip() for c in CLAUSE_END.split(clean(record["text"]))]
         start = rng.randrange(len(clauses))
-        text = "".join(clauses[start : start + rng.choice((1, 1, 2))]).rstrip("，,")
-        if 2 <= len(text) <= 36:
+        text = "".join(clauses[start : start + rng.choice((1, 1, 2, 3, 4))]).rstrip("，,")
+        if 2 <= len(text) <= 64:
             found.append((text, record["label"]))
-    sure = [
-        (t, y)
-        for (t, y), p in zip(found, chinese_teacher(data, scale).predict([t for t, _ in found]), strict=True)
-        if (p if y == "pos" else 1 - p) > 0.85
-    ]
-    for wanted in ("pos", "neg"):
-        for text, y in [c for c in sure if c[1] == wanted][: count // 2]:
-            yield text, SIGN[y]
+    predicted = chinese_teacher(data, scale).predict([t for t, _ in found])
+    sides: dict[str, list[str]] = {"pos": [], "neg": []}
+    for (text, label), p in zip(found, predicted, strict=True):
+        if (p if label == "pos" else 1 - p) > (0.85 if len(text) < 12 else 0.7):
+            sides[label].append(text)
+    for label, texts in sides.items():
+        for text in texts[: count // 2]:
+            joined = f"{text}，{rng.choice(texts)}" if rng.random() < 0.25 and text[-1] not in "。！？!?~" else text
+            yield joined, SIGN[label]
+
+
+def abridged(text: str, rng: random.Random) -> str:
+    """The review, or (two in five long ones) without a clause or two: what it says is still said."""
+    clauses = CLAUSE_END.split(clean(text))
+    if len(clauses) > 4 and rng.random() < 0.4:
+        for _ in range(rng.choice((1, 2))):
+            del clauses[rng.randrange(len(clauses))]
+    return "".join(clauses)
 
 
 def neutral_cases(data: Path, rng: random.Random) -> list[Case]:
@@ -70,13 +85,14 @@ def neutral_cases(data: Path, rng: random.Random) -> list[Case]:
 
 def chinese_cases(data: Path, rng: random.Random, scale: float) -> Iterator[Case]:
     """Reviews, posts, clauses and phrases."""
-    yield from some(mapped(data, "zh_online_shopping_10_cats", SIGN), 42_000 * scale, rng)
-    yield from some(mapped(data, "zh_book_review", SIGN), 10_000 * scale, rng)
+    reviews = some(mapped(data, "zh_online_shopping_10_cats", SIGN), 58_000 * scale, rng)
+    reviews += some(mapped(data, "zh_book_review", SIGN), 10_000 * scale, rng)
+    yield from [(abridged(text, rng), label) for text, label in reviews]
     yield from some(mapped(data, "zh_conversation_sentiment", SIGN), 4_000 * scale, rng)
     yield from some(mapped(data, "zh_ewect_usual", EWECT_POLARITY), 14_000 * scale, rng)
     yield from some(mapped(data, "zh_ewect_virus", EWECT_POLARITY), 4_000 * scale, rng)
     yield from some(mapped(data, "zh_covid_weibo_7", WEIBO_POLARITY), 2_500 * scale, rng)
-    yield from chinese_clauses(data, rng, int(16_000 * scale), scale)
+    yield from chinese_clauses(data, rng, int(44_000 * scale), scale)
     yield from [(t, SIGN[y]) for t, y in phrases(rng, int(1_000 * scale), "zh")]
 
 
@@ -84,6 +100,8 @@ def sentiment_cases(data: Path, rng: random.Random, scale: float) -> Iterator[Ca
     """Texts with 正面, 负面 or 中性 in both languages, small talk and plain facts among them."""
     yield from chinese_cases(data, rng, scale)
     yield from english_cases(data, rng, scale)
+    for language in ("zh", "en"):
+        yield from remark_cases(rng, int(9_000 * scale), language)
     for _ in range(int(9_000 * scale)):
         turn = sample_turn(rng)
         if turn.situation not in ("joke", "encourage"):
@@ -103,13 +121,15 @@ def gold_sentiment_examples(
 ) -> Iterator[Parts]:
     """Only texts that people labelled, and small talk: for the end of the training."""
     pool = FormPool(prompts, "sentiment", POLARITIES, rng)
-    cases = some(mapped(data, "zh_online_shopping_10_cats", SIGN), 26_000 * scale, rng)
-    cases += some(mapped(data, "zh_book_review", SIGN), 7_000 * scale, rng)
+    reviews = some(mapped(data, "zh_online_shopping_10_cats", SIGN), 34_000 * scale, rng)
+    reviews += some(mapped(data, "zh_book_review", SIGN), 7_000 * scale, rng)
+    cases = [(abridged(text, rng), label) for text, label in reviews]
     cases += some(mapped(data, "zh_ewect_usual", EWECT_POLARITY), 4_000 * scale, rng)
     cases += some(mapped(data, "en_sst2", SIGN), 6_902 * scale, rng)
-    cases += list(chinese_clauses(data, rng, int(6_000 * scale), scale))
+    cases += list(chinese_clauses(data, rng, int(16_000 * scale), scale))
     cases += list(english_spans(data, rng, int(8_000 * scale), scale))
     cases += list(post_cases(data, rng, int(3_000 * scale), scale))
+    cases += remark_cases(rng, int(3_500 * scale), "zh") + remark_cases(rng, int(3_500 * scale), "en")
     cases += [(turn.text, turn.mood) for turn in (sample_turn(rng) for _ in range(int(4_000 * scale)))]
     for text, label in cases:
         yield pool.example(shorten(text), label, rng)

@@ -106,7 +106,7 @@ class FormPool:
             rng.shuffle(order)
         return order
 
-    def example(self, text: str, key: str, rng: random.Random, product: float = 0.4) -> Parts:
+    def example(self, text: str, key: str, rng: random.Random, product: float = 0.33) -> Parts:
         """The text in a random form that offers its label; a share `product` is asked exactly as the product asks."""
         language = "en" if rng.random() < (0.14 if is_chinese(text) else 0.55) else "zh"
         forms = self.product[language] if rng.random() < product else self.varied[language]
