@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ from allinone.errors import AllInOneError, DeadlineExceeded, OutputParseError, Q
 from allinone.types import Result
 
 from .traffic import Fate, Wish, sample_fates, sample_wishes
+
+MAX_GROWTH_BYTES = 48 * 2**20
+"""Of the process over the second half: what allocators keep varies; a leak of every request would be far more."""
 
 Answer = tuple[str, Any]  # "label" and its probabilities, "text" and the text with its ending, "error" and its code
 
@@ -61,6 +64,20 @@ def answer_alone(ai: AllInOne, wish: Wish) -> Answer:
         return answer_of(ai.run(wish.task, wish.text))
     except AllInOneError as error:
         return "error", error.code
+
+
+@dataclass(slots=True)
+class Answers:
+    """What every wish is answered with nobody else there."""
+
+    alone: dict[Wish, Answer]
+    talks: dict[Wish, Answer]
+
+    @classmethod
+    def collect(cls, ai: AllInOne, wishes: Sequence[Wish]) -> Answers:
+        """One after the other."""
+        alone = {wish: answer_alone(ai, wish) for wish in wishes}
+        return cls(alone, {wish: talk_about(ai, wish) for wish in wishes if wish.task == "chat"})
 
 
 @dataclass(slots=True)
@@ -110,10 +127,34 @@ class Outcome:
         return whole.startswith(text.strip())
 
 
-def send(ai: AllInOne, fate: Fate, outcome: Outcome, alone: Answer) -> None:
+def talk_about(ai: AllInOne, wish: Wish, *, client: str = "") -> Answer:
+    """Three turns of a conversation: moods and replies, or how it ended."""
+    said: list[object] = []
+    conversation = ai.conversation(client=client)
+    try:
+        for text in (wish.text, "好的", wish.text[:20]):
+            reply = ai.reply(text, conversation)
+            said += [dict(reply.mood.probs or {}), reply.result().text]
+    except AllInOneError as error:
+        said.append(error.code)
+    finally:
+        conversation.close()
+    return "talk", said
+
+
+def send(ai: AllInOne, fate: Fate, outcome: Outcome, answers: Answers) -> None:
     """One request to its end."""
     options: dict[str, Any] = {"client": fate.client, "priority": fate.priority, "deadline_s": fate.deadline_s}
-    wish = fate.wish
+    wish, alone = fate.wish, answers.alone[fate.wish]
+    if fate.kind == "talk":
+        outcome.check(fate, "whole", talk_about(ai, wish, client=fate.client), answers.talks[wish])
+        return
+    if fate.kind == "map":
+        wishes = [wish, *fate.others]
+        found = ai.map(wish.task, [one.text for one in wishes], client=fate.client, on_error="return")
+        got = [answer_of(one) if isinstance(one, Result) else ("error", one.code) for one in found]
+        outcome.check(fate, "whole", ("map", got), ("map", [answers.alone[one] for one in wishes]))
+        return
     try:
         if fate.kind in ("wait", "late") and (wish.is_label or fate.kind == "wait"):
             outcome.check(fate, "whole", answer_of(ai.run(wish.task, wish.text, **options)), alone)
@@ -155,7 +196,7 @@ def read(stream: Any, fate: Fate) -> str | None:
     return None
 
 
-def run_load(ai: AllInOne, fates: list[Fate], alone: dict[Wish, Answer], *, num_threads: int) -> Outcome:
+def run_load(ai: AllInOne, fates: list[Fate], answers: Answers, *, num_threads: int) -> Outcome:
     """All requests, from so many threads; a full queue is tried again."""
     outcome, lock = Outcome(), threading.Lock()
     todo: queue.SimpleQueue[Fate] = queue.SimpleQueue()
@@ -171,7 +212,7 @@ def run_load(ai: AllInOne, fates: list[Fate], alone: dict[Wish, Answer], *, num_
             own = Outcome()
             while True:
                 try:
-                    send(ai, fate, own, alone[fate.wish])
+                    send(ai, fate, own, answers)
                     break
                 except QueueFull as error:
                     own.num_refused += 1
@@ -194,9 +235,10 @@ def run_load(ai: AllInOne, fates: list[Fate], alone: dict[Wish, Answer], *, num_
 
 def settle(ai: AllInOne) -> Usage:
     """Wait until the engine is idle, then look."""
-    while ai.stats().num_running or ai.stats().num_waiting:
-        time.sleep(0.01)
-    ai.run("sentiment", "好")  # one more step: what was dropped last is freed by then
+    for _ in range(3):
+        ai.run("sentiment", "好")  # a step more: what was dropped last is freed by then, and counted
+        while ai.stats().num_running or ai.stats().num_waiting:
+            time.sleep(0.01)
     return Usage.now(ai)
 
 
@@ -220,14 +262,14 @@ def report_load(contexts: ExitStack) -> int:
     started = time.monotonic()
     tasks = contexts.enter_context(seeded_tasks())
     with AllInOne.load(args.model, tasks=tasks, cache=False) as ai:
-        alone = {wish: answer_alone(ai, wish) for wish in wishes}
+        answers = Answers.collect(ai, wishes)
     print(f"{len(wishes)} answers alone: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     with AllInOne.load(args.model, tasks=tasks, cache=False) as ai:
         halves, usages = [], []
         started = time.monotonic()
         for half in range(2):
             fates = sample_fates(rng, wishes, args.requests // 2)
-            halves.append(run_load(ai, fates, alone, num_threads=args.threads))
+            halves.append(run_load(ai, fates, answers, num_threads=args.threads))
             usages.append(settle(ai))
             print(f"half {half + 1}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         stats, seconds = ai.stats(), time.monotonic() - started
@@ -244,7 +286,8 @@ def report_load(contexts: ExitStack) -> int:
         "cpu": os.cpu_count(),
     }
     print(json.dumps(report, ensure_ascii=False, indent=1))
-    is_flat = usages[1].num_sequences == usages[0].num_sequences and usages[1].num_threads == usages[0].num_threads
+    counts = [(usage.num_sequences, usage.num_threads, usage.num_kv_tokens) for usage in usages]
+    is_flat = counts[0] == counts[1] and usages[1].rss_bytes < usages[0].rss_bytes + MAX_GROWTH_BYTES
     lost = sum((half.endings.total() for half in halves), 0) != 2 * (args.requests // 2)
     return 1 if report["wrong"] or lost or not is_flat else 0
 

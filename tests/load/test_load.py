@@ -10,7 +10,7 @@ import pytest
 
 from allinone import AllInOne
 
-from .driver import Answer, answer_alone, run_load, seeded_tasks, settle
+from .driver import Answers, run_load, seeded_tasks, settle
 from .traffic import Wish, sample_fates, sample_wishes
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wishes() -> list[Wish]:
-    return sample_wishes(random.Random(5), 70, max_characters=7_000)
+    return sample_wishes(random.Random(5), 40, max_characters=7_000)
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +28,22 @@ def tasks() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def alone(wishes: list[Wish], tasks: Path) -> dict[Wish, Answer]:
+def answers(wishes: list[Wish], tasks: Path) -> Answers:
     with AllInOne.load(tasks=tasks, cache=False) as ai:
-        return {wish: answer_alone(ai, wish) for wish in wishes}
+        return Answers.collect(ai, wishes)
 
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_mixed_load_answers_as_if_alone_and_leaves_nothing(
-    wishes: list[Wish], alone: dict[Wish, Answer], tasks: Path, cache: bool
+    wishes: list[Wish], answers: Answers, tasks: Path, cache: bool
 ) -> None:
     """Nothing is lost, crossed or leaked: sequences, memory of keys and values, threads."""
     rng = random.Random(6)
     with AllInOne.load(tasks=tasks, cache=cache) as ai:
         usages = []
         for _ in range(2):
-            fates = sample_fates(rng, wishes, 200)
-            outcome = run_load(ai, fates, alone, num_threads=32)
+            fates = sample_fates(rng, wishes, 100)
+            outcome = run_load(ai, fates, answers, num_threads=32)
             assert outcome.wrong == []
             assert outcome.endings.total() == len(fates)
             usages.append(settle(ai))
@@ -53,9 +53,10 @@ def test_mixed_load_answers_as_if_alone_and_leaves_nothing(
         assert stats.num_failed < stats.num_ended and stats.num_waiting == stats.num_running == 0
 
 
-def test_wrong_answers_are_noticed(wishes: list[Wish], alone: dict[Wish, Answer], tasks: Path) -> None:
+def test_wrong_answers_are_noticed(wishes: list[Wish], answers: Answers, tasks: Path) -> None:
     """A driver that finds nothing must be able to."""
-    swapped = dict(zip(alone, [*list(alone.values())[1:], next(iter(alone.values()))], strict=True))
+    shifted = [*list(answers.alone.values())[1:], next(iter(answers.alone.values()))]
+    swapped = Answers(dict(zip(answers.alone, shifted, strict=True)), answers.talks)
     with AllInOne.load(tasks=tasks, cache=False) as ai:
         outcome = run_load(ai, sample_fates(random.Random(1), wishes, 40), swapped, num_threads=8)
     assert outcome.wrong

@@ -29,7 +29,10 @@ PIECES = {
     ),
 }
 JOINTS = {"zh": ("，", "。", "！", "，但是", "，而且", "？"), "en": (", ", ". ", "! ", ", but ", " and ", "? ")}
-FateKind = Literal["wait", "read", "cancel", "abandon", "late"]
+FateKind = Literal["wait", "read", "cancel", "abandon", "late", "map", "talk"]
+
+FATES: tuple[FateKind, ...] = ("wait", "read", "cancel", "abandon", "late", "map", "talk")
+WEIGHTS = (44, 20, 10, 8, 10, 4, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +50,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What the sender does: wait for the whole, read the stream, cancel or drop it after `num_events`, or set a
-    deadline of `deadline_s`.
+    """What the sender does: wait for the whole, read the stream, cancel or drop it after `num_events`, set a deadline
+    of `deadline_s`, ask for the text and `others` in one go (map), or talk for `num_events` turns.
     """
 
     wish: Wish
@@ -56,6 +59,7 @@ class Fate:
     client: str
     priority: Literal["interactive", "batch"]
     num_events: int = 0
+    others: tuple[Wish, ...] = ()
     deadline_s: float | None = None
 
 
@@ -81,11 +85,15 @@ def sample_wishes(rng: random.Random, count: int, *, max_characters: int = 9_000
 def sample_fates(rng: random.Random, wishes: Sequence[Wish], count: int, *, num_clients: int = 8) -> list[Fate]:
     """`count` requests for these wishes; duplicates are certain when there are fewer wishes."""
     fates: list[Fate] = []
+    talks = [wish for wish in wishes if wish.task == "chat"]
     for _ in range(count):
         wish = rng.choice(wishes)
-        kind = rng.choices(("wait", "read", "cancel", "abandon", "late"), weights=(50, 22, 10, 8, 10))[0]
+        kind: FateKind = rng.choices(FATES, weights=WEIGHTS)[0]
         if wish.is_label and kind in ("read", "cancel", "abandon"):
             kind = "wait"
+        same = [other for other in wishes if other.task == wish.task] if kind == "map" else [wish]
+        if kind == "talk":
+            wish = rng.choice(talks)
         fates.append(
             Fate(
                 wish=wish,
@@ -93,6 +101,7 @@ def sample_fates(rng: random.Random, wishes: Sequence[Wish], count: int, *, num_
                 client=f"client {rng.randrange(num_clients)}",
                 priority="batch" if rng.random() < 0.3 else "interactive",
                 num_events=rng.randrange(0, 6),
+                others=tuple(rng.choices(same, k=rng.randrange(1, 6))) if kind == "map" else (),
                 deadline_s=rng.choice((0.0, 0.005, 0.05, 0.5, 5.0)) if kind == "late" else None,
             )
         )

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias, overload
 
 from allinone.backends.base import Backend, FloatArray
+from allinone.engine.admission import Admission
 from allinone.engine.budget import BatchBudget
 from allinone.engine.intake import Intake
 from allinone.engine.memory import KVMemory
@@ -26,7 +27,6 @@ from allinone.engine.scheduler import Work, schedule
 from allinone.engine.session import Session, SessionKV
 from allinone.engine.stats import EngineStats, StepTimes
 from allinone.engine.tickets import AnyTicket, PrefillTicket, ScoreTicket, Stream
-from allinone.engine.waiting import WaitingRequests
 from allinone.errors import AllInOneError, Cancelled, ConfigError, ModelError, QueueFull
 from allinone.models.tokenizer import Tokenizer
 
@@ -81,8 +81,8 @@ class Engine:
         self._is_closed = False  # guarded by the lock
         self._failure: BaseException | None = None
 
-        self._waiting = WaitingRequests()  # from here on: engine thread only
-        self._held_up: Running | None = None  # waits for memory; nobody is admitted before it
+        self._admission = Admission(self._memory)  # from here on: engine thread only
+        self._waiting = self._admission.waiting
         self._running: list[Running] = []
         self._times = StepTimes()
         self._stats = EngineStats()
@@ -105,7 +105,7 @@ class Engine:
     @overload
     def submit(self, *requests: Request) -> tuple[AnyTicket, ...]: ...
     def submit(self, *requests: Request) -> tuple[AnyTicket, ...]:
-        """Queue requests together: what fits the batch budget runs in the same step.
+        """Queue requests together; when nobody else waits, what fits the batch budget runs in the same step.
 
         Returns:
             One ticket per request, in order: a `Ticket` for scores and prefills, a `Stream` for generations.
@@ -123,7 +123,7 @@ class Engine:
                 raise QueueFull(
                     f"{self._num_waiting} requests wait, {len(made)} more would exceed the limit of {self._max_queue}.",
                     hint="Try again later, or submit fewer at a time.",
-                    retry_after_s=self._stats.expected_wait_s(len(made)),
+                    retry_after_s=self._stats.expected_wait_s(self._num_waiting + len(made) - self._max_queue),
                 )
             for done, session in enumerate(sessions):
                 try:
@@ -195,13 +195,14 @@ class Engine:
         batch = schedule(
             self._running,
             [prefix for prefix in self._prefixes.prefixes() if not prefix.is_ready],
-            max_batch_tokens=self._budget.num_tokens,
+            max_batch_tokens=self._budget.size_for(sum(running.num_to_feed for running in self._running)),
             chunk_tokens=self._chunk_tokens,
         )
-        started = time.perf_counter()
         if batch:
-            self._post_process(batch, self._run(batch))
-            self._account(batch, time.perf_counter() - started)
+            started = time.perf_counter()
+            outputs = self._run(batch)
+            self._account(batch, time.perf_counter() - started, has_failed=not outputs)
+            self._post_process(batch, outputs)
         elif self._running or self._waiting:
             raise ModelError("The scheduler found nothing to run although requests are there: a bug of the engine.")
         self._stats = self._stats.after_step(
@@ -239,48 +240,20 @@ class Engine:
         self._retire_ended()
 
     def _admit(self) -> None:
-        """Admit whose turn it is, as far ahead as the next steps can use: who comes later may still come first.
-
-        A request of a busy session waits for its turn and holds nobody up; one that needs more memory than is free at
-        the moment holds up everybody else, so it is not overtaken for ever.
-        """
-        if self._held_up is None or self._try_admit(self._held_up):
-            for is_short in (True, False):
-                ahead = sum(running.num_to_feed for running in self._running if running.is_short is is_short)
-                while ahead < 2 * self._budget.num_tokens and self._held_up is None:
-                    running = self._waiting.next(is_short=is_short, may_start=self._may_start)
-                    if running is None or not self._try_admit(running):
-                        break
-                    ahead += running.num_to_feed
+        """Let those begin whose turn it is, and fork the prefixes that became ready."""
+        failed: list[Running] = []
+        admitted = self._admission.admit(
+            tuple(self._running),
+            max_ahead=self._budget.max_ahead_tokens,
+            chunk_tokens=self._chunk_tokens,
+            on_failed=failed.append,
+        )
+        for running in admitted:
+            self._count_waiting(-1)
+            self._running.append(running)
+        self._end(failed, ())
         for running in self._running:
             self._memory.start(running)
-
-    def _may_start(self, running: Running) -> bool:
-        """False while its conversation is busy with an earlier request."""
-        session = running.session
-        if session is None:
-            return True
-        earlier = (other for other in self._waiting if other.session is session)
-        return not session.kv.is_running and min(earlier, key=lambda other: other.clocks.submitted) is running
-
-    def _try_admit(self, running: Running) -> bool:
-        """Admit a waiting request, or end it with what makes it impossible; False when there is no room yet."""
-        self._held_up = None
-        try:
-            is_admitted = self._memory.admit(running)
-        except AllInOneError as error:
-            running.fail(error)
-            self._retire_ended()
-            return True
-        if not is_admitted:
-            self._held_up = running
-            return False
-        self._waiting.remove(running)
-        self._waiting.had_turn(running)
-        self._waiting.charge(running.caller.client, running.num_to_feed)
-        self._count_waiting(-1)
-        self._running.append(running)
-        return True
 
     def _run(self, batch: list[Work]) -> list[FloatArray | None]:
         now = time.monotonic()
@@ -293,16 +266,17 @@ class Engine:
             self._fail_batch(batch, error)
             return []
 
-    def _account(self, batch: list[Work], seconds: float) -> None:
+    def _account(self, batch: list[Work], seconds: float, *, has_failed: bool) -> None:
         """Whose tokens they were, and how long they took."""
-        for work in batch:
-            if work.is_decode and isinstance(work.owner, Running):
-                self._waiting.charge(work.owner.caller.client, len(work.chunk.input_ids))
-        if not self._waiting:
-            self._waiting.forget_debts()
+        decoded = [work for work in batch if work.is_decode and isinstance(work.owner, Running)]
+        for work in decoded:
+            if isinstance(work.owner, Running):
+                self._waiting.charge(work.owner, len(work.chunk.input_ids))
         num_tokens = sum(len(work.chunk.input_ids) for work in batch)
         self._times.add_step(num_tokens, seconds)
-        if not any(work.is_decode for work in batch):
+        if has_failed:
+            self._budget.step_failed()
+        elif not decoded:
             self._budget.report(num_tokens, seconds)
 
     def _post_process(self, batch: list[Work], outputs: list[FloatArray | None]) -> None:
@@ -332,9 +306,7 @@ class Engine:
         waiting = [running for running in self._waiting if running.deliver is not None]
         admitted = [running for running in self._running if running.deliver is not None]
         for running in waiting:
-            self._waiting.remove(running)
-        if self._held_up in waiting:
-            self._held_up = None
+            self._admission.forget(running)
         self._running = [running for running in self._running if running.deliver is None]
         self._end(waiting, admitted)
 

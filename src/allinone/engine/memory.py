@@ -6,6 +6,7 @@ Running requests reserve the most they can come to hold, so nothing ever runs ou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from allinone.backends.base import Backend
@@ -153,7 +154,13 @@ class KVMemory:
         running.limit_tail(min(context, self._max_tokens) - num_input)
 
     def _make_room(self, num_tokens: int, *, spare: tuple[SessionKV | None, Prefix | None]) -> bool:
-        """Evict until `num_tokens` more fit; False when all that is left is in use (or to be spared)."""
+        """Evict until `num_tokens` more fit; False, and nothing is evicted, when all there is would not be enough."""
+        idle_tokens = sum(kv.num_tokens for kv in self._resident if not kv.is_running and kv is not spare[0])
+        held = [prefix for prefix in self._prefixes.prefixes() if prefix.num_users or prefix is spare[1]]
+        idle_tokens += self._prefixes.num_tokens - sum(len(prefix.ids) for prefix in held)
+        idle_tokens += self._held_by_idle_sessions([p for p in held if p is not spare[1]], spare=spare[0])
+        if self.num_tokens - idle_tokens + num_tokens > self._max_tokens:
+            return False
         while self.num_tokens + num_tokens > self._max_tokens:
             idle = [kv for kv in self._resident if not kv.is_running and kv is not spare[0]]
             session = min(idle, key=lambda kv: kv.last_used, default=None)
@@ -165,6 +172,11 @@ class KVMemory:
             else:
                 return False
         return True
+
+    def _held_by_idle_sessions(self, held: list[Prefix], *, spare: SessionKV | None) -> int:
+        """Tokens of the prefixes that nobody but idle sessions would hold: evicting those frees these."""
+        idle = Counter(id(kv.prefix) for kv in self._resident if not kv.is_running and kv is not spare and kv.prefix)
+        return sum(len(prefix.ids) for prefix in held if prefix.num_users == idle[id(prefix)] > 0)
 
     def _enter_session(self, running: Running, session: Session, kv: SessionKV, *, is_shared: bool) -> None:
         """Continue the session's sequence, or begin to rebuild it from its ids."""
@@ -197,7 +209,10 @@ class KVMemory:
 
     def _trim(self, kv: SessionKV) -> None:
         """Forget the tokens that the session's ids do not have any more."""
-        if kv.sequence is not None and self._backend.num_cached_tokens(kv.sequence) > kv.num_valid:
+        if kv.sequence is None:
+            kv.num_valid = kv.num_tokens = 0
+            return
+        if self._backend.num_cached_tokens(kv.sequence) > kv.num_valid:
             self._backend.trim(kv.sequence, kv.num_valid)
         kv.num_tokens = kv.num_valid - (0 if kv.prefix is None else len(kv.prefix.ids))
 

@@ -24,6 +24,7 @@ class Prefix:
         num_filled: how many of `ids` the sequence holds; the prefix may be forked when it is all of them.
         num_users: requests and sessions that hold it; never evicted while there are any.
         last_used: tick of the clock that caches and sessions share.
+        num_skipped: steps in a row in which it was to be filled and got no place.
     """
 
     ids: tuple[int, ...]
@@ -31,6 +32,7 @@ class Prefix:
     num_filled: int = 0
     num_users: int = 0
     last_used: int = 0
+    num_skipped: int = 0
 
     @property
     def is_ready(self) -> bool:

@@ -56,12 +56,14 @@ class Running(ABC):
         num_session_tokens: ids the session had before; it goes back to them if the request comes to nothing.
         num_skipped: steps in a row in which it had a chunk and got no place.
         keeps_session: what it fed to its session stays there, even if it is cancelled or late from now on.
-        has_failed: it ended with an error.
+        is_short: a label; is_stream: somebody may be reading its tokens as they come.
+        has_failed: it ended without its whole answer.
         deliver: set when it has ended; hands the answer over, once its memory was given back.
         wanted, wanted_ids: what is wanted of the last `num_wanted_rows` positions of its input.
     """
 
     is_short = False
+    is_stream = False
     wanted: Wanted = "nothing"
     wanted_ids: tuple[int, ...] = ()
     num_wanted_rows = 0
@@ -269,6 +271,7 @@ class RunningPrefill(Running):
 class RunningGenerate(Running):
     """The decode loop of one stream: sample, detokenize, publish, until something ends it."""
 
+    is_stream = True
     wanted = "last_logits"
     num_wanted_rows = 1
 
@@ -314,6 +317,7 @@ class RunningGenerate(Running):
 
     def expire(self) -> None:
         """End the stream with the text so far."""
+        self.has_failed = True
         self._end("deadline")
 
     def cancel(self) -> None:

@@ -1,7 +1,7 @@
 """Which chunks run in the next step. Decides order and amount only: what a chunk is depends on its request alone.
 
-Order: tokens of running streams (and of labels that go on), then prefills: prefixes that requests wait for, who was
-passed over too often, labels (shortest first), the others in the order of admission; people before bulk work. Streams
+Order: tokens of running streams (and of labels that go on), then prefills: who was passed over too often, prefixes that
+requests wait for, labels (shortest first), the others in the order of admission; people before bulk work. Streams
 leave room for one prefill chunk, and prefills take no more than one beside a stream, which so never waits longer than
 for that. In every step both go on, and within each of them nobody is passed over for ever.
 """
@@ -42,7 +42,7 @@ def schedule(
         chunk_tokens: most tokens of a chunk; at most half of `max_batch_tokens`.
     """
     wishes: list[tuple[Rank, Owner]] = [(_rank(owner, place), owner) for place, owner in enumerate(running)]
-    wishes += [((_PREFIX, False, 0, place), prefix) for place, prefix in enumerate(prefixes)]
+    wishes += [(_rank_prefix(prefix, place), prefix) for place, prefix in enumerate(prefixes)]
     wishes.sort(key=lambda wish: wish[0])
     left_to_prefill = chunk_tokens if any(rank[0] > _DECODE for rank, _ in wishes) else 0
     batch: list[Work] = []
@@ -51,12 +51,13 @@ def schedule(
         if rank[0] == _DECODE:
             num_tokens, is_passed_over = _take(owner, batch, to_decode, chunk_tokens)
             to_decode -= num_tokens
-            to_prefill = min(to_prefill - num_tokens, chunk_tokens)
+            to_prefill -= num_tokens
+            if isinstance(owner, Running) and owner.is_stream:
+                to_prefill = min(to_prefill, chunk_tokens)
         else:
             num_tokens, is_passed_over = _take(owner, batch, to_prefill, chunk_tokens)
             to_prefill -= num_tokens
-        if isinstance(owner, Running):
-            owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
+        owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
     return batch
 
 
@@ -72,13 +73,19 @@ def _take(owner: Owner, batch: list[Work], budget: int, chunk_tokens: int) -> tu
     return num_tokens, False
 
 
-_DECODE, _PREFIX, _OVERDUE, _LABEL, _PREFILL = range(5)
+_DECODE, _OVERDUE, _PREFIX, _LABEL, _PREFILL = range(5)
 
 
 def _rank(owner: Running, place: int) -> Rank:
     if not owner.is_prefilling:
         return _DECODE, False, -owner.num_skipped, place
     if owner.num_skipped > MAX_SKIPPED_STEPS:
-        return _OVERDUE, False, 0, place
+        return _OVERDUE, False, -owner.num_skipped, place
     is_bulk = owner.caller.priority == "batch"
     return (_LABEL, is_bulk, owner.num_to_feed, place) if owner.is_short else (_PREFILL, is_bulk, 0, place)
+
+
+def _rank_prefix(prefix: Prefix, place: int) -> Rank:
+    if prefix.num_skipped > MAX_SKIPPED_STEPS:
+        return _OVERDUE, False, -prefix.num_skipped, place
+    return _PREFIX, False, 0, place
