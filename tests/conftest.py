@@ -20,6 +20,7 @@ from allinone.models.weights import ModelConfig
 _LOOPBACK = ("127.", "::1", "localhost")
 _EXTRAS = {
     "real_model": ("transformers", ("torch", "transformers")),
+    "llamacpp": ("llamacpp", ("llama_cpp",)),
     "training": ("train", ("torch", "tqdm", "pypinyin", "vaderSentiment", "matplotlib")),
 }
 """Marker -> the extra that its tests need, and the packages that tell whether it is installed."""

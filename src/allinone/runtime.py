@@ -12,7 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast, overload
 
+from allinone.backends.step_size import StepSizeFile
 from allinone.config import Settings
+from allinone.engine.budget import SIZES, BatchBudget
 from allinone.engine.engine import Engine, EngineStats
 from allinone.engine.result_cache import ResultCache
 from allinone.errors import AllInOneError, InvalidInput, UsageError
@@ -62,7 +64,16 @@ class AllInOne:
         info = model.backend.info
         max_cached_tokens = max(MIN_CACHED_TOKENS, max_kv_bytes // info.kv_bytes_per_token)
         self.max_context_tokens = min(info.max_context_tokens, max_cached_tokens)
-        self.engine = Engine(model.backend, model.tokenizer, max_cached_tokens=max_cached_tokens, max_queue=max_queue)
+        measured = StepSizeFile(info)
+        size = measured.recall()
+        budget = BatchBudget(size if size in SIZES else None, on_chosen=measured.remember)
+        self.engine = Engine(
+            model.backend,
+            model.tokenizer,
+            max_cached_tokens=max_cached_tokens,
+            max_batch_tokens=budget,
+            max_queue=max_queue,
+        )
         self.encoder = PromptEncoder(model.tokenizer, model.template)
         self.results: ResultCache[Result] = ResultCache(max_entries=max_cached_results)
 
@@ -70,7 +81,7 @@ class AllInOne:
     def load(
         cls,
         model: str | Path | None = None,
-        backend: Literal["onnx", "transformers", "fake"] | None = None,
+        backend: Literal["onnx", "transformers", "llamacpp", "fake"] | None = None,
         tasks: str | Path | Sequence[str | Path] | None = None,
         *,
         threads: int | None = None,
@@ -87,7 +98,8 @@ class AllInOne:
         Args:
             model: "bundled" (default), the path of a GGUF file, safetensors folder or compiled folder, or a hub id
                 that was pulled before.
-            backend: "onnx" (default), "transformers" (extra) or "fake" (deterministic, for tests).
+            backend: "onnx", "llamacpp" (extra), "transformers" (extra) or "fake" (deterministic, for tests); where
+                None, what `allinone models tune` found best for this model on this machine, else "onnx".
             tasks: folder or folders with `.prompt` files, added to the built-in tasks; later ones win by name;
                 the environment's ALLINONE_TASKS where None.
             threads: threads of the backend; the physical cores where None.
@@ -108,7 +120,7 @@ class AllInOne:
         library = PromptLibrary.load(folders, on_event=on_library_event)
         loaded = load_model(
             model,
-            backend=backend or "onnx",
+            backend=backend,
             num_threads=threads,
             quantization=quantization,
             dtype=dtype,
@@ -239,20 +251,28 @@ class AllInOne:
             caller=Caller(client=client),
         )
 
-    def reply(self, text: str, conversation: Conversation | None = None, *, deadline_s: float | None = None) -> Reply:
+    def reply(
+        self,
+        text: str,
+        conversation: Conversation | None = None,
+        *,
+        deadline_s: float | None = None,
+        client: str = "",
+    ) -> Reply:
         """Judge the mood of `text`, then stream a reply that knows it.
 
         Args:
             text: what the user said.
             conversation: from `conversation()`; without one the reply stands alone.
             deadline_s: seconds from now, for the mood and the reply together.
+            client: as for `run`; a conversation has its own.
 
         Raises:
             InvalidInput, ContextLengthExceeded, DeadlineExceeded, QueueFull: the conversation is as it was before.
         """
         if conversation is not None:
             return conversation.reply(text, deadline_s=deadline_s)
-        return self.conversation().reply(text, deadline_s=deadline_s, is_last=True)
+        return self.conversation(client=client).reply(text, deadline_s=deadline_s, is_last=True)
 
     def stats(self) -> EngineStats:
         """Counters of the engine."""

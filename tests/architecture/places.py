@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "allinone"
 _FOLDERS = (".ci", "benchmarks", "docs", "examples", "scripts", "src", "tests", "training")
+_NOT_OURS = {"__pycache__", ".venvs"}
 _NOT_TEXT = {".gguf", ".onnx", ".bin", ".npz", ".png", ".xz", ".pyc", ".safetensors"}
 
 
@@ -20,6 +22,6 @@ def text_files() -> Iterator[Path]:
     """Every text file that belongs to the project, whether or not git knows it yet."""
     yield from (path for path in sorted(ROOT.iterdir()) if path.is_file() and not path.name.startswith(".coverage"))
     for folder in _FOLDERS:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and path.suffix not in _NOT_TEXT and "__pycache__" not in path.parts:
-                yield path
+        for parent, folders, files in os.walk(ROOT / folder):
+            folders[:] = sorted(name for name in folders if name not in _NOT_OURS)
+            yield from (Path(parent, name) for name in sorted(files) if Path(name).suffix not in _NOT_TEXT)

@@ -12,8 +12,8 @@ import pytest
 from .places import ROOT, python_files
 
 _HEAVY = {
-    "fastapi", "gguf", "huggingface_hub", "jinja2", "llguidance", "numpy", "onnx", "onnxruntime", "prompt_toolkit",
-    "pydantic", "rich", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "yaml",
+    "fastapi", "gguf", "huggingface_hub", "jinja2", "llama_cpp", "llguidance", "numpy", "onnx", "onnxruntime",
+    "prompt_toolkit", "pydantic", "rich", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "yaml",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_help_of_the_program_loads_no_engine() -> None:
 
 def test_loading_the_facade_needs_no_torch() -> None:
     """PyTorch belongs to an extra; the default install works without it."""
-    assert not _loaded_by("import allinone; allinone.AllInOne") & {"torch", "transformers", "fastapi"}
+    assert not _loaded_by("import allinone; allinone.AllInOne") & {"torch", "transformers", "llama_cpp", "fastapi"}
 
 
 def test_layers_are_kept() -> None:

@@ -15,8 +15,8 @@ from onnx_models import VARIANTS, compiled, small_config
 import allinone.backends.onnx.backend as backend_module
 import allinone.backends.onnx.compile as compile_module
 from allinone.backends.base import Backend, Chunk, FloatArray, SequenceId, Wanted
+from allinone.backends.cpu import CpuReport, detect_cpu
 from allinone.backends.onnx.backend import OnnxBackend
-from allinone.backends.onnx.kernels import CpuReport, detect_cpu
 from allinone.backends.onnx.manifest import MANIFEST_FILE, Quantization
 from allinone.errors import InvalidInput, ModelError, RunError, WeightsMismatch, WeightsNotFound
 

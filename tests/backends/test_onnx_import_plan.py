@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx_models import VARIANTS
 
 import allinone.backends.onnx.compile as compile_module
+from allinone.backends.cpu import detect_cpu
 from allinone.backends.fake import ByteTokenizer
 from allinone.backends.onnx.compile import compile_model
 from allinone.backends.onnx.import_plan import PlannedLayer, find_import_plan, plan_file, write_import_plan
-from allinone.backends.onnx.kernels import detect_cpu
 from allinone.backends.onnx.manifest import LayerReport, Manifest
 from allinone.errors import StoreError, WeightsMismatch
 from allinone.models.bundled import __file__ as bundled_init

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import allinone.backends.cpu as cpu
 import allinone.backends.onnx.kernels as kernels
-from allinone.backends.onnx.kernels import detect_cpu, require_exact_int8, weight_signedness
+from allinone.backends.cpu import detect_cpu
+from allinone.backends.onnx.kernels import require_exact_int8, weight_signedness
 from allinone.errors import ModelError
 
 
@@ -24,11 +26,11 @@ def cpuinfo(flags: str, *, cores: int = 2, siblings: int = 1, key: str = "flags"
 def as_cpu(monkeypatch: pytest.MonkeyPatch):
     """Pretend to run on another CPU."""
 
-    def pretend(machine: str, text: str) -> kernels.CpuReport:
-        monkeypatch.setattr(kernels.sys, "platform", "linux")
-        monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
-        monkeypatch.setattr(kernels, "_read_cpuinfo", lambda: text)
-        monkeypatch.setattr(kernels.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    def pretend(machine: str, text: str) -> cpu.CpuReport:
+        monkeypatch.setattr(cpu.sys, "platform", "linux")
+        monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+        monkeypatch.setattr(cpu, "_read_cpuinfo", lambda: text)
+        monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
         detect_cpu.cache_clear()
         return detect_cpu()
 
@@ -73,7 +75,7 @@ def test_hyperthreads_are_not_counted(as_cpu) -> None:
 def test_default_threads_have_a_limit(as_cpu) -> None:
     """A model this small gains nothing from a 64-core server."""
     report = as_cpu("x86_64", cpuinfo("avx512_vnni", cores=64))
-    assert report.default_threads <= kernels.MAX_DEFAULT_THREADS
+    assert report.default_threads <= cpu.MAX_DEFAULT_THREADS
 
 
 def test_int8_products_are_exact_here() -> None:

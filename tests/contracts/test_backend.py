@@ -3,6 +3,7 @@
 To add a backend: one entry in `BACKENDS`. `exact` says which equalities hold bit for bit there; the others hold within
 `tolerance` (largest difference of logits whose standard deviation is about one). `is_exact_by_row`: the logits of one
 position are the same bits however many positions are wanted; torch multiplies one row by another kernel than many.
+llama.cpp keeps keys and values as float16, so sums in another order differ in its last bits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from allinone.backends.fake import FakeBackend
 from allinone.backends.onnx.manifest import Quantization
 from allinone.errors import ContextLengthExceeded, InvalidInput, UsageError
 from allinone.models.random_weights import RandomWeights
+from gguf_files import write_gguf
 
 Builder = Callable[[RandomWeights, Path], Backend]
 
@@ -61,6 +63,12 @@ def _transformers(weights: RandomWeights, folder: Path) -> Backend:
     return TransformersBackend.from_source(weights)
 
 
+def _llamacpp(weights: RandomWeights, folder: Path) -> Backend:
+    from allinone.backends.llamacpp.backend import LlamaCppBackend
+
+    return LlamaCppBackend.load(write_gguf(weights, folder / "tiny.gguf"))
+
+
 BACKENDS = {
     "fake": pytest.param(Spec(_fake, 0.0, True), id="fake"),
     "onnx-float32": pytest.param(Spec(_onnx_float32, 1e-4, True), id="onnx-float32"),
@@ -68,6 +76,7 @@ BACKENDS = {
     "transformers": pytest.param(
         Spec(_transformers, 1e-4, True, is_exact_by_row=False), id="transformers", marks=pytest.mark.real_model
     ),
+    "llamacpp": pytest.param(Spec(_llamacpp, 1e-2, False), id="llamacpp", marks=pytest.mark.llamacpp),
 }
 
 

@@ -8,36 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from contextlib import suppress
-from pathlib import Path
 
 from allinone.backends.base import BackendInfo
 from allinone.backends.cpu import detect_cpu
 from allinone.config import Settings
 
 
-def recall_step_tokens(info: BackendInfo) -> int | None:
-    """What was measured before; None when nothing was."""
-    try:
-        text = _file(info).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return int(text) if re.fullmatch(r"[1-9]\d{2,5}", text) else None
+class StepSizeFile:
+    """Where the measurement of one model on this machine is kept."""
 
+    def __init__(self, info: BackendInfo) -> None:
+        cpu = detect_cpu()
+        parts = (info.name, info.model, info.quantization, str(info.num_threads), cpu.name, *cpu.features)
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        self.path = Settings.from_env().cache / "step-sizes" / f"{digest}.txt"
 
-def remember_step_tokens(info: BackendInfo, num_tokens: int) -> None:
-    """Keep what was measured; where the cache folder cannot be written, the next process measures again."""
-    file = _file(info)
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(f"{num_tokens}\n", encoding="ascii")
-        unfinished.replace(file)
+    def recall(self) -> int | None:
+        """What was measured before; None when nothing was."""
+        try:
+            return int(self.path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
 
-
-def _file(info: BackendInfo) -> Path:
-    cpu = detect_cpu()
-    parts = (info.name, info.model, info.quantization, str(info.num_threads), cpu.name, *cpu.features)
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-    return Settings.from_env().cache / "step-sizes" / f"{digest}.txt"
+    def remember(self, num_tokens: int) -> None:
+        """Keep what was measured; where the cache folder cannot be written, the next process measures again."""
+        unfinished = self.path.with_suffix(f".{os.getpid()}")
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(f"{num_tokens}\n", encoding="ascii")
+            unfinished.replace(self.path)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from allinone.cli.session import RuntimeOptions
 
 PACKAGES = ("onnxruntime", "onnx", "tokenizers", "llguidance", "gguf", "numpy", "huggingface_hub", "pydantic", "typer")
-OPTIONAL_PACKAGES = ("torch", "transformers", "safetensors")
+OPTIONAL_PACKAGES = ("torch", "transformers", "safetensors", "llama_cpp_python")
 _LOW_MEMORY_BYTES = 1_500_000_000
 _LOW_DISK_BYTES = 2_000_000_000
 _NUM_PREFILL_TOKENS, _NUM_DECODE_TOKENS = 256, 32
@@ -91,7 +91,8 @@ def _examine_versions(report: Report) -> None:
 
 
 def _examine_cpu(report: Report) -> None:
-    from allinone.backends.onnx.kernels import detect_cpu, require_exact_int8
+    from allinone.backends.cpu import detect_cpu
+    from allinone.backends.onnx.kernels import require_exact_int8
 
     cpu = detect_cpu()
     facts: dict[str, Any] = asdict(cpu)
@@ -157,10 +158,11 @@ def _examine_model(report: Report, options: RuntimeOptions) -> None:
 
     start = time.perf_counter()
     try:
+        chosen_by = "--backend" if options.backend else _who_chose_backend(options.model)
         with ImportProgress() as progress:
             model = load_model(
                 options.model,
-                backend=choose_backend(options.backend) or "onnx",
+                backend=choose_backend(options.backend),
                 num_threads=options.threads,
                 on_progress=progress.show,
             )
@@ -173,6 +175,7 @@ def _examine_model(report: Report, options: RuntimeOptions) -> None:
         report.facts["model"] = {
             "name": model.full_name,
             "path": str(model.path) if model.path else None,
+            "chosen_by": chosen_by,
             "load_s": round(load_s, 3),
             "backend": asdict(model.backend.info),
             **measure_speed(model.backend),
@@ -184,6 +187,16 @@ def _examine_model(report: Report, options: RuntimeOptions) -> None:
             "The bundled model is a small demonstration.",
             "allinone models pull Qwen/Qwen2.5-0.5B-Instruct, then --model",
         )
+
+
+def _who_chose_backend(model: str | None) -> str:
+    """Where no backend is asked for."""
+    from allinone.backends.choice import find_choice
+    from allinone.config import Settings
+    from allinone.models.locate import locate_model
+
+    location = locate_model(model if model is not None else Settings.from_env().model)
+    return "default" if find_choice(location) is None else "allinone models tune"
 
 
 def measure_speed(backend: Backend) -> dict[str, float]:

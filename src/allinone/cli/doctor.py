@@ -92,7 +92,8 @@ def _for_people(section: str, facts: Mapping[str, Any]) -> dict[str, str]:
             "name": facts["name"],
             "path": facts["path"] or "-",
             "loaded in": f"{facts['load_s']:.2f} s",
-            "backend": f"{backend['name']}, {backend['num_threads']} threads, {backend['quantization']}",
+            "backend": f"{backend['name']}, {backend['num_threads']} threads, {backend['quantization']}"
+            f" (chosen by {facts['chosen_by']})",
             "context": f"{backend['max_context_tokens']:,} tokens, {size(backend['kv_bytes_per_token'])} of cache each",
             "prefill": f"{facts['prefill_tokens_per_s']:,.0f} tokens/s",
             "decode": f"{facts['decode_tokens_per_s']:,.0f} tokens/s",

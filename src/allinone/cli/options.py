@@ -9,8 +9,8 @@ import typer
 from allinone.config import LANGUAGES, Language, Settings
 from allinone.errors import AllInOneError, ConfigError, did_you_mean
 
-BackendName = Literal["onnx", "transformers", "fake"]
-BACKENDS: tuple[BackendName, ...] = ("onnx", "transformers", "fake")
+BackendName = Literal["onnx", "transformers", "llamacpp", "fake"]
+BACKENDS: tuple[BackendName, ...] = ("onnx", "transformers", "llamacpp", "fake")
 
 ModelOption = Annotated[
     str | None,
@@ -33,7 +33,11 @@ TasksOption = Annotated[
 ]
 BackendOption = Annotated[
     str | None,
-    typer.Option("--backend", metavar="onnx|transformers", help="What runs the model. Default: onnx."),
+    typer.Option(
+        "--backend",
+        metavar="onnx|llamacpp|transformers",
+        help="What runs the model. Default: what `allinone models tune` found best for it here, else onnx.",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -90,4 +94,4 @@ def choose_backend(value: str | None) -> BackendName | None:
     for backend in BACKENDS:
         if value == backend:
             return backend
-    raise ConfigError(f"Unknown backend {value!r}. {did_you_mean(value, ('onnx', 'transformers'))}")
+    raise ConfigError(f"Unknown backend {value!r}. {did_you_mean(value, ('onnx', 'llamacpp', 'transformers'))}")

@@ -60,17 +60,19 @@ def load_encoder(options: RuntimeOptions) -> PromptEncoder:
     from allinone.backends.onnx.manifest import read_manifest
     from allinone.loading import load_model
     from allinone.models.chat_template import ChatTemplate
-    from allinone.models.files import open_model
+    from allinone.models.files import open_gguf_text, open_model
     from allinone.models.locate import locate_model
     from allinone.models.tokenizer import BpeTokenizer
     from allinone.tasks.encoder import PromptEncoder
 
-    if choose_backend(options.backend) == "fake":
+    backend = choose_backend(options.backend)
+    if backend == "fake":
         fake = load_model(backend="fake")
         return PromptEncoder(fake.tokenizer, fake.template)
     location = locate_model(options.model or Settings.from_env().model)
     if location.kind != "compiled":
-        files = open_model(location.path)
+        is_any_gguf = backend == "llamacpp" and location.kind == "gguf"
+        files = open_gguf_text(location.path) if is_any_gguf else open_model(location.path)
         return PromptEncoder(files.tokenizer, files.template)
     vocab_size = read_manifest(location.path).shape.vocab_size
     return PromptEncoder(BpeTokenizer.load(location.path, vocab_size=vocab_size), ChatTemplate.load(location.path))

@@ -10,11 +10,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from allinone.errors import TokenizerMismatch, WeightsNotFound
+from allinone.errors import TokenizerMismatch, WeightsMismatch, WeightsNotFound
 from allinone.models.calibration import Calibration, read_gguf_calibration
 from allinone.models.catalog import find_in_catalog
 from allinone.models.chat_template import ChatTemplate, read_folder_template, read_gguf_template
-from allinone.models.gguf import GgufWeights, read_gguf_header
+from allinone.models.gguf import (
+    GgufHeader,
+    GgufWeights,
+    gguf_licence,
+    gguf_model_name,
+    gguf_stored_dtype,
+    read_gguf_header,
+)
 from allinone.models.safetensors import SafetensorsWeights, folder_model_name
 from allinone.models.tokenizer import BpeTokenizer, Tokenizer
 from allinone.models.weights import WeightSource
@@ -31,6 +38,19 @@ class ModelFiles:
     name: str
     licence: str | None
     weights: WeightSource
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufText:
+    """What a GGUF says about text, and what it is called; its weights are somebody else's business."""
+
+    path: Path
+    name: str
+    licence: str | None
+    stored_dtype: str
     tokenizer: Tokenizer
     template: ChatTemplate
     calibration: Calibration
@@ -68,23 +88,52 @@ def _open_folder(folder: Path) -> ModelFiles:
     )
 
 
+def open_gguf_text(path: Path) -> GgufText:
+    """Tokenizer, template and calibration of a GGUF of any architecture and quantisation.
+
+    Raises:
+        WeightsNotFound, WeightsMismatch, TokenizerMismatch, ModelError: as `open_model`, but for what only concerns
+            the weights.
+    """
+    text = _read_text(read_gguf_header(path.expanduser()))
+    _check_turn_markers(text)
+    return text
+
+
 def _open_gguf(file: Path) -> ModelFiles:
     header = read_gguf_header(file)
-    weights = GgufWeights(header)
-    known = find_in_catalog(folder_model_name(file.parent)) or find_in_catalog(weights.name)
-    template = read_gguf_template(header.metadata, name=weights.name)
+    weights = GgufWeights(header)  # refuses first what it cannot read
+    text = _read_text(header)
     return ModelFiles(
         path=file,
-        name=weights.name,
-        licence=known.licence if known else weights.licence,
+        name=text.name,
+        licence=text.licence,
         weights=weights,
-        tokenizer=BpeTokenizer.from_gguf(header.metadata, file=str(file), vocab_size=weights.config.vocab_size),
-        template=ChatTemplate.plain(weights.name) if known and known.kind == "base" else template,
+        tokenizer=text.tokenizer,
+        template=text.template,
+        calibration=text.calibration,
+    )
+
+
+def _read_text(header: GgufHeader) -> GgufText:
+    file, name = header.path, gguf_model_name(header)
+    known = find_in_catalog(folder_model_name(file.parent)) or find_in_catalog(name)
+    template = read_gguf_template(header.metadata, name=name)
+    embedding = header.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise WeightsMismatch(f"{file} holds a vocabulary but no weights", hint="take the model's own GGUF file")
+    return GgufText(
+        path=file,
+        name=name,
+        licence=known.licence if known else gguf_licence(header),
+        stored_dtype=gguf_stored_dtype(header),
+        tokenizer=BpeTokenizer.from_gguf(header.metadata, file=str(file), vocab_size=embedding.shape[0]),
+        template=ChatTemplate.plain(name) if known and known.kind == "base" else template,
         calibration=read_gguf_calibration(header.metadata, file=str(file)),
     )
 
 
-def _check_turn_markers(files: ModelFiles) -> None:
+def _check_turn_markers(files: ModelFiles | GgufText) -> None:
     """Every `<|…|>` that the template writes must be one token, or the model would read its turns letter by letter."""
     content = (Segment(text="·", trusted=False),)
     segments = files.template.render((Message(role="system", content=content), Message(role="user", content=content)))

@@ -164,6 +164,33 @@ def read_gguf_header(path: Path) -> GgufHeader:
     return GgufHeader(path=path, metadata=metadata, tensors=tensors, num_bytes=num_bytes)
 
 
+def gguf_stored_dtype(header: GgufHeader) -> str:
+    """Type that holds most of a file's weights, by ggml's name in lower case; of any architecture.
+
+    Raises:
+        WeightsMismatch: a type that the `gguf` library does not know.
+    """
+    counts: dict[int, int] = {}
+    for entry in header.tensors.values():
+        counts[entry.type_id] = counts.get(entry.type_id, 0) + math.prod(entry.shape)
+    type_id = max(counts, key=lambda type_id: counts[type_id])
+    plain = _PLAIN_TYPES.get(type_id)
+    return plain[0] if plain else _quantization_type(type_id, str(header.path)).name.lower()
+
+
+def gguf_model_name(header: GgufHeader) -> str:
+    """`general.name`, or the file's own name."""
+    return str(header.metadata.get("general.name") or header.path.stem)
+
+
+def gguf_licence(header: GgufHeader) -> str | None:
+    """`general.license`, if the file has one; `general.license.name` where that says "other"."""
+    licence = header.metadata.get("general.license")
+    if licence == "other":
+        licence = header.metadata.get("general.license.name", licence)
+    return str(licence) if licence else None
+
+
 def _read_entry(cursor: _Cursor) -> tuple[str, TensorEntry]:
     name = cursor.string()
     dimensions = cursor.array(10, cursor.scalar("I"))
@@ -191,15 +218,12 @@ class GgufWeights:
     @property
     def name(self) -> str:
         """`general.name`, or the file's own name."""
-        return str(self.header.metadata.get("general.name") or self.header.path.stem)
+        return gguf_model_name(self.header)
 
     @property
     def licence(self) -> str | None:
         """`general.license`, if the file has one; `general.license.name` where that says "other"."""
-        licence = self.header.metadata.get("general.license")
-        if licence == "other":
-            licence = self.header.metadata.get("general.license.name", licence)
-        return str(licence) if licence else None
+        return gguf_licence(self.header)
 
     @property
     def config(self) -> ModelConfig:
@@ -209,12 +233,7 @@ class GgufWeights:
     @property
     def stored_dtype(self) -> str:
         """Type that holds most of the weights, by ggml's name in lower case: "q8_0", "q4_k", "bf16"."""
-        counts: dict[int, int] = {}
-        for entry in self._entries.values():
-            counts[entry.type_id] = counts.get(entry.type_id, 0) + math.prod(entry.shape)
-        type_id = max(counts, key=lambda type_id: counts[type_id])
-        plain = _PLAIN_TYPES.get(type_id)
-        return plain[0] if plain else _quantization_type(type_id, self._file).name.lower()
+        return gguf_stored_dtype(self.header)
 
     def tensor_names(self) -> Iterable[str]:
         """Hugging Face names of all tensors, in the order of the file."""

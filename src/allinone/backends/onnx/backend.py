@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId, check_batch
+from allinone.backends.cpu import detect_cpu
 from allinone.backends.onnx.attention_grid import AttentionGrid, Placement, RotaryTable, attention_feeds
-from allinone.backends.onnx.kernels import detect_cpu, require_exact_int8
+from allinone.backends.onnx.kernels import require_exact_int8
 from allinone.backends.onnx.kv_cache import (
     WIDTH,
     CacheShape,

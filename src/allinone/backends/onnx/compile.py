@@ -21,13 +21,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from allinone.backends.cpu import detect_cpu
 from allinone.backends.onnx import quantize, smoothing
 from allinone.backends.onnx.agreement import MIN_MARGIN, AgreementCase, builtin_cases, compare_labels, score_cases
 from allinone.backends.onnx.backend import OnnxBackend
 from allinone.backends.onnx.graph import DecoderGraph, HeadWeights
 from allinone.backends.onnx.graph_builder import WEIGHTS_FILE, GraphBuilder
 from allinone.backends.onnx.import_plan import ImportPlan, find_import_plan, plan_file, write_import_plan
-from allinone.backends.onnx.kernels import detect_cpu
 from allinone.backends.onnx.layer_weights import layer_from_arrays, linear_from_arrays
 from allinone.backends.onnx.manifest import (
     EMBEDDINGS_FILE,
