@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from allinone import errors
-from allinone.cli import doctor, run
+from allinone.cli import bench, doctor, run
 from allinone.cli import models as models_commands
 from allinone.cli import tasks as tasks_commands
 from allinone.cli.options import (
@@ -125,6 +125,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.add_typer(tasks_commands.app, name="tasks")
 app.add_typer(models_commands.app, name="models")
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 

@@ -31,6 +31,34 @@ QWEN1_5_0_5B = ModelConfig(
     max_context_tokens=32_768,
     tie_word_embeddings=True,
 )
+QWEN2_5_0_5B = ModelConfig(
+    architecture="qwen2",
+    vocab_size=151_936,
+    hidden_size=896,
+    intermediate_size=4864,
+    num_layers=24,
+    num_heads=14,
+    num_kv_heads=2,
+    head_dim=64,
+    rms_norm_eps=1e-6,
+    rope_theta=1e6,
+    max_context_tokens=32_768,
+    tie_word_embeddings=True,
+)
+QWEN3_0_6B = ModelConfig(
+    architecture="qwen3",
+    vocab_size=151_936,
+    hidden_size=1024,
+    intermediate_size=3072,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    rms_norm_eps=1e-6,
+    rope_theta=1e6,
+    max_context_tokens=40_960,
+    tie_word_embeddings=True,
+)
 
 
 def decoder_tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
