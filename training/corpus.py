@@ -22,7 +22,7 @@ from training.tasks_chat import chat_examples, empathy_examples
 from training.tasks_correction import copy_examples, gold_typo_examples, grammar_examples, typo_examples
 from training.tasks_intent import intent_examples
 from training.tasks_label import emotion_examples, gold_emotion_examples
-from training.tasks_sentiment import gold_sentiment_examples, sentiment_examples
+from training.tasks_sentiment import gold_sentiment_examples, remark_examples, sentiment_examples
 from training.tasks_text import (
     keyword_examples,
     polish_rewrite_examples,
@@ -61,6 +61,7 @@ SOURCES: dict[str, Source] = {
 LONG = {name: scaled(source, 0.2) for name, source in SOURCES.items() if name != "copy"}
 COPY: dict[str, Source] = {"copy": copy_examples}
 CHAT: dict[str, Source] = {"chat": scaled(chat_examples, 2.0), "empathy": empathy_examples}
+REMARKS: dict[str, Source] = {"remarks": remark_examples}
 TAIL: dict[str, Source] = {
     "sentiment": gold_sentiment_examples,
     "emotion": gold_emotion_examples,
@@ -117,6 +118,8 @@ def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, in
     yield "copy-00.npz", COPY, 98, schedule.row
     if schedule.chat_share:
         yield "chat-00.npz", CHAT, 96, schedule.row
+    if schedule.remark_share:
+        yield "remarks-00.npz", REMARKS, 95, schedule.row
     yield "shard-00.npz", SOURCES, 100, schedule.row
     yield "tail-00.npz", TAIL, 99, schedule.row
     yield "long-00.npz", LONG, 97, schedule.row * 2

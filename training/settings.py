@@ -41,6 +41,7 @@ class Schedule:
         plain_share, copy_share: of the first steps; they fade until `plain_until` and `copy_until`.
         long_share, tail_share: of the steps after a third of the time, and after `tail_from`.
         chat_share: of the last steps, after `chat_from`, beside the tail: replies are learned by heart.
+        remark_share: of the last steps, after `remark_from`: everyday remarks, which have few words of praise or blame.
         ema: decay of the averaged weights per step.
         compile: fuse operations with `torch.compile`.
     """
@@ -69,6 +70,8 @@ class Schedule:
     tail_from: float = 0.7
     chat_share: float = 0.0
     chat_from: float = 0.9
+    remark_share: float = 0.0
+    remark_from: float = 0.85
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3

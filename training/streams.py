@@ -55,6 +55,7 @@ class Mixture:
             "long": Rows(folder, "long-??.npz", 4 + seed),
             "tail": Rows(folder, "tail-??.npz", 5 + seed),
             "chat": Rows(folder, "chat-??.npz", 6 + seed),
+            "remarks": Rows(folder, "remarks-??.npz", 7 + seed),
         }
 
     def shares(self, done: float) -> dict[str, float]:
@@ -65,6 +66,7 @@ class Mixture:
             "copy": s.copy_share * max(0.0, 1 - done / s.copy_until),
             "long": s.long_share if done > 1 / 3 else 0.0,
             "chat": s.chat_share if done > s.chat_from else 0.0,
+            "remarks": s.remark_share if done > s.remark_from else 0.0,
             "tail": s.tail_share if done > s.tail_from else 0.0,
         }
 

@@ -116,6 +116,14 @@ def sentiment_examples(data: Path, prompts: dict[str, Prompt], rng: random.Rando
         yield pool.example(shorten(text), label, rng)
 
 
+def remark_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
+    """Everyday remarks only."""
+    pool = FormPool(prompts, "sentiment", POLARITIES, rng)
+    for language in ("zh", "en"):
+        for text, label in remark_cases(rng, int(16_000 * scale), language):
+            yield pool.example(text, label, rng)
+
+
 def gold_sentiment_examples(
     data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float
 ) -> Iterator[Parts]:

@@ -47,7 +47,8 @@ def test_mixed_load_answers_as_if_alone_and_leaves_nothing(
             assert outcome.wrong == []
             assert outcome.endings.total() == len(fates)
             usages.append(settle(ai))
-        assert usages[0].num_sequences == usages[1].num_sequences == ai.stats().num_prefixes
+            assert usages[-1].num_sequences == ai.stats().num_prefixes, "only prefixes are kept"
+            assert usages[-1].num_kv_tokens == ai.stats().num_prefix_tokens
         assert usages[0].num_threads == usages[1].num_threads
         stats = ai.stats()
         assert stats.num_failed < stats.num_ended and stats.num_waiting == stats.num_running == 0
