@@ -89,9 +89,11 @@ def test_damaged_figure_is_named(tmp_path: Path, change: dict[str, Any], place: 
         read_report(_save(tmp_path / "x.json", document))
 
 
-def test_missing_file_is_a_store_error(tmp_path: Path) -> None:
-    """It names the file."""
-    with pytest.raises(StoreError, match=r"gone\.json cannot be read"):
+def test_missing_file_is_wrong_usage_and_a_folder_is_a_store_error(tmp_path: Path) -> None:
+    """A mistyped name, as for `run --file`; what is there and cannot be read is another matter."""
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_report(tmp_path)
+    with pytest.raises(UsageError, match=r"There is no file '.*gone\.json'"):
         read_report(tmp_path / "gone.json")
 
 

@@ -167,7 +167,7 @@ def test_wrong_usage_exits_2_before_anything_is_measured(
         ('{"bench": 0}', "has format 0", 2),
         ("label,0.3", "is no report of a benchmark", 2),
         ('{"bench": 1}', "is damaged", 2),
-        (None, "cannot be read", 1),
+        (None, "There is no file", 2),
     ],
 )
 def test_unusable_report_is_refused_before_anything_is_measured(

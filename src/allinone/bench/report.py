@@ -138,12 +138,14 @@ def read_report(path: str | Path) -> BenchReport:
     """A report that `allinone bench --json` printed.
 
     Raises:
-        UsageError: it has another format, or is none.
+        UsageError: it is not there, has another format, or is none.
         InvalidInput: it is damaged; names the field.
         StoreError: it cannot be read.
     """
     try:
         text = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file '{path}'.", hint="save one: allinone bench --json > before.json") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     version = _read_version(text)
