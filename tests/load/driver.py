@@ -8,6 +8,8 @@ and threads stay flat. Prints one JSON object; exit code 1 when something did no
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import json
 import os
 import queue
@@ -33,6 +35,8 @@ from .traffic import Fate, Wish, sample_fates, sample_wishes
 
 MAX_GROWTH_BYTES = 48 * 2**20
 """Of the process over the second half: what allocators keep varies; a leak of every request would be far more."""
+
+_UNASKED = itertools.count()
 
 Answer = tuple[str, Any]  # "label" and its probabilities, "text" and the text with its ending, "error" and its code
 
@@ -235,8 +239,11 @@ def run_load(ai: AllInOne, fates: list[Fate], answers: Answers, *, num_threads: 
 
 def settle(ai: AllInOne) -> Usage:
     """Wait until the engine is idle, then look."""
+    gc.collect()
     for _ in range(3):
-        ai.run("sentiment", "好")  # a step more: what was dropped last is freed by then, and counted
+        # A step more: what was dropped last is freed by then, and counted. A text never asked before, or the result
+        # cache would answer and no step be run.
+        ai.run("sentiment", f"好 {next(_UNASKED)}")
         while ai.stats().num_running or ai.stats().num_waiting:
             time.sleep(0.01)
     return Usage.now(ai)
