@@ -1,6 +1,6 @@
 """Everyday remarks from a grammar: what went well, what went wrong, and plain facts, often without a word of praise.
 
-The patterns live in `remarks/LANGUAGE.toml`, by topic; `[a|b|]` chooses one alternative (see `smalltalk`). Neighbours:
+The patterns live in `remarks/LANGUAGE*.toml`, by topic; `[a|b|]` chooses one alternative (see `smalltalk`). Neighbours:
 `polarity` names the labels, `tasks_sentiment` asks here.
 """
 
@@ -20,8 +20,8 @@ SHARES = {"good": 0.42, "bad": 0.42, "plain": 0.16}
 @lru_cache(maxsize=2)
 def load_patterns(language: str) -> dict[str, list[str]]:
     """Patterns of a language by kind (the keys of LABELS), all topics together."""
-    with (Path(__file__).parent / "remarks" / f"{language}.toml").open("rb") as file:
-        topics = tomllib.load(file)["topic"]
+    files = sorted((Path(__file__).parent / "remarks").glob(f"{language}*.toml"))
+    topics = [topic for file in files for topic in tomllib.loads(file.read_text(encoding="utf-8"))["topic"]]
     return {kind: [p for topic in topics for p in topic[kind]] for kind in LABELS}
 
 

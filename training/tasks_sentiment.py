@@ -101,7 +101,7 @@ def sentiment_cases(data: Path, rng: random.Random, scale: float) -> Iterator[Ca
     yield from chinese_cases(data, rng, scale)
     yield from english_cases(data, rng, scale)
     for language in ("zh", "en"):
-        yield from remark_cases(rng, int(9_000 * scale), language)
+        yield from remark_cases(rng, int(16_000 * scale), language)
     for _ in range(int(9_000 * scale)):
         turn = sample_turn(rng)
         if turn.situation not in ("joke", "encourage"):
@@ -120,7 +120,7 @@ def remark_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, 
     """Everyday remarks only."""
     pool = FormPool(prompts, "sentiment", POLARITIES, rng)
     for language in ("zh", "en"):
-        for text, label in remark_cases(rng, int(16_000 * scale), language):
+        for text, label in remark_cases(rng, int(30_000 * scale), language):
             yield pool.example(text, label, rng)
 
 
@@ -137,7 +137,7 @@ def gold_sentiment_examples(
     cases += list(chinese_clauses(data, rng, int(16_000 * scale), scale))
     cases += list(english_spans(data, rng, int(8_000 * scale), scale))
     cases += list(post_cases(data, rng, int(3_000 * scale), scale))
-    cases += remark_cases(rng, int(3_500 * scale), "zh") + remark_cases(rng, int(3_500 * scale), "en")
+    cases += remark_cases(rng, int(8_000 * scale), "zh") + remark_cases(rng, int(8_000 * scale), "en")
     cases += [(turn.text, turn.mood) for turn in (sample_turn(rng) for _ in range(int(4_000 * scale)))]
     for text, label in cases:
         yield pool.example(shorten(text), label, rng)
