@@ -46,12 +46,18 @@ class Session:
     Args:
         prefix_ids: operator text the conversation starts with; shared through the prefix cache.
         on_change: told when memory can be given back; called from any thread.
+        history_ids: what was fed and sampled before, elsewhere; prefilled with the first request.
     """
 
-    def __init__(self, prefix_ids: tuple[int, ...], on_change: Callable[[SessionKV], None]) -> None:
+    def __init__(
+        self,
+        prefix_ids: tuple[int, ...],
+        on_change: Callable[[SessionKV], None],
+        history_ids: tuple[int, ...] = (),
+    ) -> None:
         self.prefix_ids = prefix_ids
         self.kv = SessionKV()
-        self._ids = list(prefix_ids)
+        self._ids = [*prefix_ids, *history_ids]
         self._on_change = on_change
         self._changed = threading.Condition()
         self._num_requests = 0

@@ -9,57 +9,69 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from allinone.engine.engine import Engine
-from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, SamplingParams, ScoreRequest
+from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, SamplingParams
 from allinone.engine.session import Session
-from allinone.engine.tickets import Stream
+from allinone.engine.tickets import PrefillTicket, ScoreTicket, Stream
 from allinone.errors import AllInOneError, ContextLengthExceeded
 from allinone.pipelines.reply import Reply
+from allinone.pipelines.turns import Memory, Turn, TurnPlan, TurnPlanner
 from allinone.prompts.prompt_file import PromptFile
 from allinone.tasks.encoder import PromptEncoder
 from allinone.tasks.run import TaskStream
 from allinone.tasks.task import Call, build_score_request, prepare_call, read_answer, sampling_params
-from allinone.types import Caller, Message, Result, Segment
+from allinone.types import Caller, Result
 
-_PAST_USER = Segment(text="·", trusted=False)
-_PAST_REPLY = Segment(text="·", trusted=False)
-_PAST = (Message(role="user", content=(_PAST_USER,)), Message(role="assistant", content=(_PAST_REPLY,)))
+__all__ = ["Conversation", "Memory", "Opening", "Turn", "TurnPlan"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One finished exchange, for people to read; the model's own memory is the session's ids."""
+class Opening:
+    """A reply that has begun: its mood is being scored and its conversation prefilled. Made by `Conversation.begin`."""
 
-    text: str
-    mood: Result
-    reply: str
+    def __init__(
+        self,
+        scoring: ScoreTicket,
+        prefilling: PrefillTicket,
+        *,
+        answer: Callable[[LabelScores], Reply],
+        take_back: Callable[[], None],
+    ) -> None:
+        self._tickets = scoring, prefilling
+        self._answer, self._take_back = answer, take_back
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnPlan:
-    """The ids one turn adds, in their order, split by when they are known.
-
-    Attributes:
-        prefix_ids: the shared operator text a conversation starts with; empty in later turns.
-        lead_ids: the rest of what comes before the user's turn; they stay when the turn is forgotten.
-        common_ids: what follows whatever the mood: prefilled while the mood is scored.
-        hint_ids: label -> the ids that are left once the mood is known; never empty.
-    """
-
-    prefix_ids: tuple[int, ...]
-    lead_ids: tuple[int, ...]
-    common_ids: tuple[int, ...]
-    hint_ids: Mapping[str, tuple[int, ...]]
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, twice at most, when `finish` may have stopped waiting; see `Ticket`."""
+        for ticket in self._tickets:
+            ticket.add_done_callback(callback)
 
     @property
-    def max_tokens(self) -> int:
-        """Most ids this turn can add before the reply."""
-        longest_hint = max(map(len, self.hint_ids.values()))
-        return len(self.prefix_ids) + len(self.lead_ids) + len(self.common_ids) + longest_hint
+    def is_done(self) -> bool:
+        """Whether `finish` returns without waiting."""
+        return all(ticket.is_done for ticket in self._tickets)
+
+    def finish(self) -> Reply:
+        """The mood, and the reply that knows it; waits for the mood. Called once.
+
+        Raises:
+            DeadlineExceeded, QueueFull: the conversation is then as it was before.
+        """
+        scoring, prefilling = self._tickets
+        try:
+            scores = scoring.result()
+            prefilling.result()
+            return self._answer(scores)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Give up instead of finishing: the conversation is as it was before."""
+        for ticket in self._tickets:
+            ticket.cancel()
+        self._take_back()
 
 
 class Conversation:
@@ -94,12 +106,13 @@ class Conversation:
         self.turns: list[Turn] = []
         self._encoder = encoder
         self._engine = engine
+        self._planner = TurnPlanner(chat, encoder)
         self._max_context_tokens = max_context_tokens
         self._model = model
         self._mood_temperature = mood_temperature
         self._caller = caller or Caller()
         self._session: Session | None = None
-        self._turn_starts: list[int] = []  # where each turn that is remembered begins in the session
+        self._marks: list[tuple[int, int]] = []  # where each turn that is remembered begins in the session, and ends
         self._open: tuple[weakref.ref[Reply], int] | None = None  # the reply that has not ended, and what was before
 
     @property
@@ -112,15 +125,50 @@ class Conversation:
         if self._session is not None:
             self._session.close()
         self._session, self._open = None, None
-        self._turn_starts.clear()
+        self._marks.clear()
 
     def reset(self) -> None:
         """Forget everything that was said."""
         self.close()
         self.turns.clear()
 
+    def memory(self) -> Memory:
+        """What the model remembers, to go on with it later or elsewhere (`restore`); not while a reply runs."""
+        ids = self._session.ids if self._session else ()
+        num_prefix = len(self._session.prefix_ids) if self._session else 0
+        return Memory(
+            model=self._model,
+            versions=(self.chat.version, self.mood.version),
+            prefix_ids=ids[:num_prefix],
+            ids=ids[num_prefix:],
+            starts=tuple(start for start, _ in self._marks),
+            ends=tuple(end for _, end in self._marks),
+        )
+
+    def restore(self, turns: Sequence[Turn], memory: Memory | None = None) -> None:
+        """Begin where another conversation stopped.
+
+        Its ids are taken as they were fed and sampled. Those of another model or prompt mean nothing here: then the
+        turns are read again as text.
+
+        Args:
+            turns: what was said, oldest first; for people, and for that case.
+            memory: of that conversation.
+        """
+        self.reset()
+        self.turns = list(turns)
+        if memory is None or (memory.model, memory.versions) != (self._model, (self.chat.version, self.mood.version)):
+            memory = self._read_again(turns)
+        if memory.starts:
+            self._session = self._engine.open_session(memory.prefix_ids, history_ids=memory.ids)
+            self._marks = list(zip(memory.starts, memory.ends, strict=True))
+
     def reply(self, text: str, *, deadline_s: float | None = None, is_last: bool = False) -> Reply:
-        """Score the mood of `text` and begin the reply.
+        """Score the mood of `text` and begin the reply: `begin`, then `finish`."""
+        return self.begin(text, deadline_s=deadline_s, is_last=is_last).finish()
+
+    def begin(self, text: str, *, deadline_s: float | None = None, is_last: bool = False) -> Opening:
+        """Let the mood of `text` be scored while the conversation is prefilled with it.
 
         A reply that somebody still holds is first waited for; one that was dropped unread leaves no trace.
 
@@ -131,7 +179,7 @@ class Conversation:
 
         Raises:
             InvalidInput, ContextLengthExceeded: the text is empty or too long for the chat task.
-            DeadlineExceeded, QueueFull: the conversation is then as it was before.
+            QueueFull: the conversation is then as it was before.
         """
         self._end_last_reply()
         mood_call = prepare_call(
@@ -145,68 +193,72 @@ class Conversation:
         )
         chat_call = prepare_call(self.chat, self._encoder, {"text": text}, deadline_s=deadline_s, caller=self._caller)
         score = build_score_request(mood_call, self._encoder)
-        plan = self._plan(chat_call, [spec.label for spec in mood_call.labels])
+        plan = self._planner.plan(
+            chat_call.variables, [spec.label for spec in mood_call.labels], is_first=self._session is None
+        )
         sampling = sampling_params(self.chat, self._encoder)
         self._make_room(plan.max_tokens + sampling.max_tokens)
         if self._session is None:
             self._session = self._engine.open_session(plan.prefix_ids)
         session, before = self._session, self._session.num_tokens
+        prefill = PrefillRequest(
+            session=session,
+            input_ids=plan.lead_ids + plan.common_ids,
+            deadline_s=chat_call.deadline_s,
+            caller=self._caller,
+        )
+        submitted_at = time.monotonic()
         try:
-            scores, events = self._start(session, score, plan, sampling, chat_call.deadline_s)
+            scoring, prefilling = self._engine.submit(score, prefill)
         except BaseException:
             self._take_back(before)
             raise
-        mood = read_answer(mood_call, scores, model=self._model)
+
+        def answer(scores: LabelScores) -> Reply:
+            events = self._generate(session, plan.hint_ids[scores.best], sampling, chat_call.deadline_s, submitted_at)
+            mood = read_answer(mood_call, scores, model=self._model)
+            return self._follow(chat_call, mood, events, before=before, num_lead=len(plan.lead_ids), is_last=is_last)
+
+        return Opening(scoring, prefilling, answer=answer, take_back=lambda: self._take_back(before))
+
+    def _generate(
+        self,
+        session: Session,
+        hint_ids: tuple[int, ...],
+        sampling: SamplingParams,
+        deadline_s: float | None,
+        submitted_at: float,
+    ) -> Stream:
+        """Name the mood, and let the reply begin."""
+        request = GenerateRequest(
+            session=session,
+            input_ids=hint_ids,
+            sampling=sampling,
+            deadline_s=_remaining_s(deadline_s, submitted_at),
+            caller=self._caller,
+        )
+        (events,) = self._engine.submit(request)
+        return events
+
+    def _follow(self, call: Call, mood: Result, events: Stream, *, before: int, num_lead: int, is_last: bool) -> Reply:
+        """The reply as its reader holds it; when it has ended, the turn is kept, or leaves no trace."""
+        session = self._session
 
         def end(result: Result | None) -> None:
-            if self._session is not session:  # closed, or reset, in the meantime
+            if session is None or self._session is not session:  # closed, or reset, in the meantime
                 return
             self._open = None
             if result is None or result.usage.num_output_tokens == 0:
                 self._take_back(before)
             else:
-                self._turn_starts.append(before + len(plan.lead_ids))
-                self.turns.append(Turn(text=text, mood=mood, reply=result.text or ""))
+                self._marks.append((before + num_lead, session.num_tokens))
+                self.turns.append(Turn(text=call.variables["text"], mood=mood, reply=result.text or ""))
             if is_last:
                 self.close()
 
-        reply = Reply(mood, TaskStream(chat_call, events, model=self._model), on_end=end)
+        reply = Reply(mood, TaskStream(call, events, model=self._model), on_end=end)
         self._open = weakref.ref(reply), before
         return reply
-
-    def _start(
-        self,
-        session: Session,
-        score: ScoreRequest,
-        plan: TurnPlan,
-        sampling: SamplingParams,
-        deadline_s: float | None,
-    ) -> tuple[LabelScores, Stream]:
-        """Score the mood while the conversation is prefilled, then let the reply begin."""
-        submitted_at = time.monotonic()
-        prefill = PrefillRequest(
-            session=session,
-            input_ids=plan.lead_ids + plan.common_ids,
-            deadline_s=deadline_s,
-            caller=self._caller,
-        )
-        scoring, prefilling = self._engine.submit(score, prefill)
-        try:
-            scores = scoring.result()
-            prefilling.result()
-        except BaseException:
-            scoring.cancel()
-            prefilling.cancel()
-            raise
-        generate = GenerateRequest(
-            session=session,
-            input_ids=plan.hint_ids[scores.best],
-            sampling=sampling,
-            deadline_s=_remaining_s(deadline_s, submitted_at),
-            caller=self._caller,
-        )
-        (events,) = self._engine.submit(generate)
-        return scores, events
 
     def _end_last_reply(self) -> None:
         if self._open is None:
@@ -221,41 +273,33 @@ class Conversation:
 
     def _take_back(self, num_tokens: int) -> None:
         """Undo a turn that came to nothing, once the engine has let go of the session."""
-        if self._session is not None and self._turn_starts:
+        if self._session is not None and self._marks:
             self._session.truncate(num_tokens)
         else:
             self.close()
 
-    def _plan(self, call: Call, moods: Sequence[str]) -> TurnPlan:
-        """Split this turn's ids into what is known before the mood and what follows it."""
-        by_mood = {mood: self._turn_segments(call, mood) for mood in moods}
-        lead, first = next(iter(by_mood.values()))
-        variants = [own for _, own in by_mood.values()]
-        num_common = 0
-        while all(num_common < len(own) and own[num_common] == first[num_common] for own in variants):
-            num_common += 1
-        num_prefix = 0 if self._session else _num_leading_trusted(lead)
-        ids = self._encoder.ids
-        common = ids(first[:num_common])
-        hints = {mood: ids(own[num_common:]) for mood, (_, own) in by_mood.items()}
-        if not all(hints.values()):  # the prompt does not use the mood: keep one id to start the reply from
-            hints = {mood: common[-1:] + hint for mood, hint in hints.items()}
-            common = common[:-1]
-        return TurnPlan(
-            prefix_ids=ids(lead[:num_prefix]), lead_ids=ids(lead[num_prefix:]), common_ids=common, hint_ids=hints
+    def _read_again(self, turns: Sequence[Turn]) -> Memory:
+        """The memory of a conversation of which only the texts are known."""
+        prefix_ids: tuple[int, ...] = ()
+        ids: list[int] = []
+        marks: list[tuple[int, int]] = []
+        moods = [spec.label for spec in self.mood.labels]
+        for turn in turns:
+            plan = self._planner.plan({"text": turn.text}, moods, is_first=not marks)
+            prefix_ids = prefix_ids or plan.prefix_ids
+            hint = plan.hint_ids.get(turn.mood.label or "", plan.hint_ids[moods[0]])
+            start = len(prefix_ids) + len(ids) + len(plan.lead_ids)
+            ids += plan.lead_ids + plan.common_ids + hint
+            ids += self._encoder.tokenizer.tokenize(turn.reply, control=False)
+            marks.append((start, len(prefix_ids) + len(ids)))
+        return Memory(
+            model=self._model,
+            versions=(self.chat.version, self.mood.version),
+            prefix_ids=prefix_ids,
+            ids=tuple(ids),
+            starts=tuple(start for start, _ in marks),
+            ends=tuple(end for _, end in marks),
         )
-
-    def _turn_segments(self, call: Call, mood: str) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
-        """What leads to the user's turn (the end of the last reply, or all that a prompt begins with), and the turn."""
-        variables = {**call.variables, "mood": mood} if "mood" in self.chat.inputs else call.variables
-        with_past = self._encoder.segments(self.chat.render(variables, history=_PAST))
-        later = with_past[next(i for i, segment in enumerate(with_past) if segment is _PAST_REPLY) + 1 :]
-        num_lead = _num_leading_trusted(later)
-        lead, own = later[:num_lead], later[num_lead:]
-        if self._session is None:
-            whole = self._encoder.segments(self.chat.render(variables))
-            lead = whole[: len(whole) - len(own)]
-        return lead, own
 
     def _make_room(self, num_new: int) -> None:
         """Forget the oldest turns when `num_new` ids do not fit into the model's context.
@@ -265,25 +309,22 @@ class Conversation:
         Raises:
             ContextLengthExceeded: the last turn and this one are too long together.
         """
-        limit, starts = self._max_context_tokens, self._turn_starts
-        if self._session and self.num_tokens + num_new > limit:
+        limit, starts = self._max_context_tokens, [start for start, _ in self._marks]
+        if self._session and starts and self.num_tokens + num_new > limit:
             num_forgotten = next(
                 (i for i, start in enumerate(starts) if self.num_tokens - (start - starts[0]) + num_new <= limit // 2),
                 len(starts) - 1,
             )
             first, kept = starts[0], starts[num_forgotten]
             self._session.drop(first, kept)
-            self._turn_starts = [start - (kept - first) for start in starts[num_forgotten:]]
+            cut = kept - first
+            self._marks = [(start - cut, end - cut) for start, end in self._marks[num_forgotten:]]
         if self.num_tokens + num_new > limit:
             raise ContextLengthExceeded(
                 f"The conversation has {self.num_tokens} tokens and this turn needs up to {num_new} more; "
                 f"the model holds {limit}.",
                 hint="start a new conversation, or send a shorter text",
             )
-
-
-def _num_leading_trusted(segments: Sequence[Segment]) -> int:
-    return next((i for i, segment in enumerate(segments) if not segment.trusted), len(segments))
 
 
 def _remaining_s(deadline_s: float | None, since: float) -> float | None:

@@ -47,6 +47,14 @@ class Reply:
         self._end(result)
         return result
 
+    def poll(self) -> TokenEvent | None:
+        """The next token event without waiting, None where it is not there yet; then `result`. See `TaskStream`."""
+        return self._stream.poll()
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Have `listener` called on the engine's thread whenever `poll` may have something."""
+        self._stream.listen(listener)
+
     def cancel(self) -> None:
         """Stop the reply; the conversation keeps what was said so far."""
         self._stream.cancel()
