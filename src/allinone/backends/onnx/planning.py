@@ -15,7 +15,7 @@ from allinone.backends.onnx.kv_cache import Prefix, SequenceCache
 MAX_PIECE_TOKENS = 256
 """Longest piece of a chunk in one call: bounds the scores of attention (heads x piece x context)."""
 
-MAX_CALL_TOKENS = 256
+MAX_CALL_TOKENS = 512
 """Most packed tokens in one call, unless a single piece has more: beyond, activations leave the CPU's caches."""
 
 MAX_CALL_STEPS = 64
