@@ -1,7 +1,8 @@
 """`NAME.tests.yaml`: what a task should answer to which input, in promptfoo's key names.
 
-Owns reading cases and checking an answer against them. Runs nothing: `allinone tasks check` gives it results. Every
-type of `ASSERTIONS` may have `not-` before it; `label`, `max-length` and `language` are ours, the others promptfoo's.
+Owns reading cases and judging answers by them. Runs nothing: `allinone tasks check` and the server's prompt editor
+bring what came out. Every type of `ASSERTIONS` may have `not-` before it; `label`, `max-length` and `language` are
+ours, the others promptfoo's.
 Source: https://promptfoo.dev/docs/configuration/expected-outputs/deterministic/
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from allinone.errors import did_you_mean
+from allinone.errors import AllInOneError, did_you_mean
 from allinone.prompts.files import decode_text, read_bytes
 from allinone.prompts.prompt_file import PromptFile
 from allinone.prompts.yaml_source import Entry, parse_yaml
@@ -61,6 +62,43 @@ class Case:
     line: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseOutcome:
+    """How one case went.
+
+    Attributes:
+        failures: one line for each demand that the answer does not meet; why there is no answer, where there is none.
+        answer: as text; None where there is none.
+    """
+
+    case: Case
+    failures: tuple[str, ...]
+    answer: str | None
+
+    @property
+    def is_passed(self) -> bool:
+        """The answer met every demand."""
+        return not self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "line": self.case.line,
+            "description": self.case.description,
+            "vars": dict(self.case.vars),
+            "passed": self.is_passed,
+            "failures": list(self.failures),
+            "answer": self.answer,
+        }
+
+
+def judge_case(case: Case, outcome: Result | AllInOneError) -> CaseOutcome:
+    """A case and what came out of it; a run that failed is a failed case."""
+    if isinstance(outcome, AllInOneError):
+        return CaseOutcome(case=case, failures=(outcome.message,), answer=None)
+    return CaseOutcome(case=case, failures=tuple(check_case(case, outcome)), answer=answer_text(outcome))
+
+
 def answer_text(result: Result) -> str:
     """The answer as text: the label of a label task, the text of others."""
     return result.label or "" if result.kind == "label" else result.text or ""
@@ -73,8 +111,13 @@ def check_case(case: Case, result: Result) -> list[str]:
 
 def find_cases(prompt: PromptFile) -> Path | None:
     """The cases file of a prompt: its variant's own (`sentiment.en.tests.yaml`), else that of its name."""
-    for name in (prompt.full_name, prompt.name):
-        path = prompt.path.with_name(name + CASES_SUFFIX)
+    return find_cases_of(prompt.path.parent, prompt.full_name)
+
+
+def find_cases_of(folder: Path, full_name: str) -> Path | None:
+    """As `find_cases`, for a prompt file in `folder` that need not be right."""
+    for name in (full_name, full_name.split(".")[0]):
+        path = folder / (name + CASES_SUFFIX)
         if path.is_file():
             return path
     return None
@@ -90,7 +133,22 @@ def load_cases(path: Path, prompt: PromptFile) -> tuple[Case, ...]:
     Raises:
         PromptNotFound: no such file. PromptError: anything wrong with it, with line and key.
     """
-    document = parse_yaml(decode_text(read_bytes(path), path=path), path=str(path))
+    return parse_cases(read_bytes(path), prompt, path=path)
+
+
+def parse_cases(source: bytes | str, prompt: PromptFile, *, path: Path) -> tuple[Case, ...]:
+    """Check the content of a cases file.
+
+    Args:
+        source: the file's bytes, or its text.
+        prompt: as for `load_cases`.
+        path: shown in errors.
+
+    Raises:
+        PromptError: anything wrong with it, with line and key.
+    """
+    data = source.encode() if isinstance(source, str) else source
+    document = parse_yaml(decode_text(data, path=path), path=str(path))
     fields = document.fields(("defaultTest", "tests"))
     if "tests" not in fields or not fields["tests"].items():
         raise document.error("There are no cases.", hint="write `tests:` and under it `- vars: {text: …}`")

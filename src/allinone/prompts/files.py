@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -67,3 +68,8 @@ def decode_text(data: bytes, *, path: Path) -> str:
             line=text.count("\n", 0, found.start()) + 1,
         )
     return text
+
+
+def text_version(text: str | bytes) -> str:
+    """What names one state of a file: the first 12 hex digits of the SHA-256 of its text."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:12]

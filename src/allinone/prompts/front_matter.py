@@ -141,7 +141,7 @@ _CONFIG: dict[str, Callable[[Entry], Any]] = {
     "top_k": lambda entry: entry.integer(minimum=0),
     "top_p": lambda entry: entry.number(above=0, maximum=1),
     "min_p": lambda entry: entry.number(minimum=0, maximum=1),
-    "repetition_penalty": lambda entry: entry.number(above=0),
+    "repetition_penalty": lambda entry: entry.number(minimum=0.01, maximum=100),
     "seed": lambda entry: entry.integer(minimum=0),
     "stop": _stop,
     "max_tokens": lambda entry: entry.integer(minimum=1),

@@ -176,6 +176,12 @@ class PromptLibrary:
         """Files and directories that cannot be used as they are now."""
         return self._snapshot.problems
 
+    @property
+    def last_folder(self) -> Path | None:
+        """The user's directory that wins by name, where tasks are saved; None where there are only built-in ones."""
+        layers = self._snapshot.layers
+        return layers[-1].directory if len(layers) > 1 else None
+
     def refresh(self) -> bool:
         """Look for changed files and put them in service; whether anything changed.
 

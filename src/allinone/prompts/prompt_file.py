@@ -6,14 +6,13 @@ Below, in this room: `files`, `front_matter`, `schema`, `template`, `template_ru
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from allinone.errors import InvalidInput, MissingVariable, VerbalizerError, did_you_mean
-from allinone.prompts.files import decode_text, read_bytes, split_name
+from allinone.prompts.files import decode_text, read_bytes, split_name, text_version
 from allinone.prompts.front_matter import (
     GenerationConfig,
     LabelSpec,
@@ -201,7 +200,7 @@ def parse_prompt(source: bytes | str, *, path: Path, layer: str = "") -> PromptF
         path=path,
         layer=layer,
         text=text,
-        version=hashlib.sha256(text.encode()).hexdigest()[:12],
+        version=text_version(text),
         description=_parse_description(front),
         kind=kind,
         config=parse_config(fields.get("config")),

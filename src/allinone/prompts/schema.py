@@ -72,6 +72,14 @@ def show_value(value: object) -> str:
     return str(value)
 
 
+def placeholders(inputs: Mapping[str, InputField]) -> dict[str, Any]:
+    """A value for each required variable, so that a prompt can be rendered without its users."""
+    values: dict[str, Any] = {"string": "……", "integer": 1, "number": 1.0, "boolean": True}
+    required = [declared for declared in inputs.values() if not declared.is_optional]
+    scalars = {d.name: d.choices[0] if d.choices else values[d.type] for d in required}
+    return {d.name: [scalars[d.name]] if d.is_array else scalars[d.name] for d in required}
+
+
 def parse_inputs(schema: Entry) -> dict[str, InputField]:
     """The variables that `input.schema` declares.
 

@@ -103,23 +103,13 @@ def read_task(prompt: PromptFile) -> tuple[TaskReport, Sequence[Case]]:
 
 
 def check_task(ai: AllInOne, prompt: PromptFile) -> TaskReport:
-    """Run a task's cases, in batches; a case whose run fails is a failed case."""
-    from allinone.prompts.cases import answer_text, check_case
+    """Run a task's cases, in batches."""
+    from allinone.prompts.cases import judge_case
 
     report, cases = read_task(prompt)
     outcomes = ai.map(prompt.full_name, [case.vars for case in cases], on_error="return")
     for case, outcome in zip(cases, outcomes, strict=True):
-        failures = [outcome.message] if isinstance(outcome, AllInOneError) else check_case(case, outcome)
-        report.cases.append(
-            {
-                "line": case.line,
-                "description": case.description,
-                "vars": dict(case.vars),
-                "passed": not failures,
-                "failures": failures,
-                "answer": None if isinstance(outcome, AllInOneError) else answer_text(outcome),
-            }
-        )
+        report.cases.append(judge_case(case, outcome).as_json())
     return report
 
 

@@ -14,7 +14,6 @@ from allinone.errors import WeightsNotFound
 if TYPE_CHECKING:
     from allinone.cli.session import RuntimeOptions
     from allinone.prompts.prompt_file import PromptFile
-    from allinone.prompts.schema import InputField
     from allinone.tasks.encoder import PromptEncoder
     from allinone.types import Segment
 
@@ -44,10 +43,11 @@ def show(
     from allinone.cli.output import print_json
     from allinone.cli.session import RuntimeOptions, load_library
     from allinone.cli.tasks.list import describe
+    from allinone.prompts.schema import placeholders
 
     options = RuntimeOptions(model=model, tasks=tasks, backend=backend)
     prompt = load_library(options).get(name)
-    messages = prompt.render({**_placeholders(prompt.inputs), "text": text})
+    messages = prompt.render({**placeholders(prompt.inputs), "text": text})
     encoder = _find_encoder(options)
     if encoder is None:
         segments = [segment for message in messages for segment in message.content]
@@ -87,14 +87,6 @@ def _print(prompt: PromptFile, segments: Sequence[Segment], counts: Mapping[str,
 
 def _mark(text: str, is_terminal: bool) -> str:
     return typer.style(text, reverse=True) if is_terminal else f"⟦{text}⟧"
-
-
-def _placeholders(inputs: Mapping[str, InputField]) -> dict[str, Any]:
-    """A value for each required variable, so that the prompt renders."""
-    values: dict[str, Any] = {"string": "……", "integer": 1, "number": 1.0, "boolean": True}
-    required = [declared for declared in inputs.values() if not declared.is_optional]
-    scalars = {d.name: d.choices[0] if d.choices else values[d.type] for d in required}
-    return {d.name: [scalars[d.name]] if d.is_array else scalars[d.name] for d in required}
 
 
 def _find_encoder(options: RuntimeOptions) -> PromptEncoder | None:
