@@ -24,8 +24,10 @@ from allinone.pipelines.reply import Reply
 from allinone.prompts.library import LibraryEvent, PromptLibrary
 from allinone.prompts.prompt_file import PromptFile
 from allinone.tasks.encoder import PromptEncoder
+from allinone.tasks.raw import RawRequests, stream_sampled
 from allinone.tasks.run import Pending, TaskStream, run_many, start, stream
 from allinone.tasks.task import Call, prepare_call
+from allinone.tasks.try_out import count_prefix_tokens
 from allinone.types import Caller, Message, Priority, Result
 
 MIN_CACHED_TOKENS = 4_096
@@ -34,7 +36,7 @@ MIN_CACHED_TOKENS = 4_096
 Item = str | Mapping[str, Any]
 
 
-class AllInOne:
+class AllInOne(RawRequests):
     """One loaded model, many tasks. Thread-safe; a context manager.
 
     Use `AllInOne.load`; the constructor takes the parts ready made (tests, unusual compositions).
@@ -63,6 +65,7 @@ class AllInOne:
         self.language = language
         info = model.backend.info
         max_cached_tokens = max(MIN_CACHED_TOKENS, max_kv_bytes // info.kv_bytes_per_token)
+        self.max_kv_tokens = max_cached_tokens
         self.max_context_tokens = min(info.max_context_tokens, max_cached_tokens)
         measured = StepSizeFile(info)
         size = measured.recall()
@@ -157,9 +160,37 @@ class AllInOne:
             UnknownTask, InvalidInput, ContextLengthExceeded, PromptError, DeadlineExceeded, OutputParseError,
             QueueFull.
         """
+        pending = self.start(
+            task,
+            text,
+            labels=labels,
+            history=history,
+            deadline_s=deadline_s,
+            client=client,
+            priority=priority,
+            **variables,
+        )
+        return pending.result()
+
+    def start(
+        self,
+        task: str | PromptFile,
+        text: str,
+        *,
+        labels: Sequence[str] | None = None,
+        history: Sequence[Message] = (),
+        deadline_s: float | None = None,
+        client: str = "",
+        priority: Priority = "interactive",
+        **variables: Any,
+    ) -> Pending:
+        """Begin what `run` does, without waiting: the answer, or its error, comes with `Pending.result`.
+
+        Answers that were kept are given to the same `client` only. A task may also be a prompt that the library does
+        not serve: a draft.
+        """
         caller = Caller(client=client, priority=priority)
-        call = self._prepare(task, {**variables, "text": text}, labels, history, deadline_s, caller)
-        return self._start(call).result()
+        return self._start(self._prepare(task, {**variables, "text": text}, labels, history, deadline_s, caller))
 
     @overload
     def map(
@@ -230,18 +261,30 @@ class AllInOne:
         deadline_s: float | None = None,
         client: str = "",
         priority: Priority = "interactive",
+        sampling: Mapping[str, Any] | None = None,
         **variables: Any,
     ) -> TaskStream:
-        """Run a text, json or chat task and iterate over its token events as they come."""
+        """Run a text, json or chat task and iterate over its token events as they come.
+
+        `sampling` has fields of `SamplingParams` that take the place of what the task's file says.
+        """
         caller = Caller(client=client, priority=priority)
         call = self._prepare(task, {**variables, "text": text}, None, history, deadline_s, caller)
+        if sampling:
+            return stream_sampled(call, sampling, self.encoder, self.engine, model=self.model.full_name)
         return stream(call, self.encoder, self.engine, model=self.model.full_name)
 
-    def conversation(self, *, client: str = "") -> Conversation:
-        """An empty conversation for `reply`; `client` is whose it is, as for `run`."""
-        mood = self._prompt(self._localised("sentiment"))
+    def conversation(self, *, client: str = "", language: str | None = None) -> Conversation:
+        """An empty conversation for `reply`.
+
+        Args:
+            client: whose it is, as for `run`.
+            language: "zh" or "en", of its prompts; that of this object where None.
+        """
+        language = language or self.language
+        mood = self._prompt(self._localised("sentiment", language))
         return Conversation(
-            self._prompt(self._localised("chat")),
+            self._prompt(self._localised("chat", language)),
             mood,
             encoder=self.encoder,
             engine=self.engine,
@@ -274,6 +317,14 @@ class AllInOne:
             return conversation.reply(text, deadline_s=deadline_s)
         return self.conversation(client=client).reply(text, deadline_s=deadline_s, is_last=True)
 
+    def check_prompt(self, prompt: PromptFile) -> int:
+        """Tokens that all requests of a prompt share; it need not be one that the library serves.
+
+        Raises:
+            VerbalizerError, ContextLengthExceeded, UsageError: this model cannot run it.
+        """
+        return count_prefix_tokens(prompt, self.encoder, self.engine)
+
     def stats(self) -> EngineStats:
         """Counters of the engine."""
         return self.engine.stats()
@@ -295,8 +346,8 @@ class AllInOne:
         self.tasks.refresh()
         return self.tasks.get(task)
 
-    def _localised(self, task: str) -> str:
-        name = f"{task}.{self.language}"
+    def _localised(self, task: str, language: str) -> str:
+        name = f"{task}.{language}"
         return name if name in self.tasks.names() else task
 
     def _prepare(

@@ -65,7 +65,7 @@ def test_install_refuses_an_unknown_extra(install: ModuleType, capsys: pytest.Ca
     """A typo must not install the wrong thing quietly."""
     with pytest.raises(SystemExit):
         install.main(["defualt"])
-    assert "default, dev, train, transformers" in capsys.readouterr().err
+    assert "default, dev, server, train, transformers" in capsys.readouterr().err
 
 
 def test_install_writes_no_stamp_when_pip_fails(
@@ -103,9 +103,9 @@ def test_install_reads_pips_progress(install: ModuleType, line: str, name: str |
 
 def test_install_knows_about_how_many_packages_come(install: ModuleType) -> None:
     """The count in `12 of about 50` must not be off by half."""
-    counts = {extra: install.count_pins(extra) for extra in ("default", "dev", "transformers")}
+    counts = {extra: install.count_pins(extra) for extra in ("default", "server", "dev", "transformers")}
     assert 35 <= counts["default"] <= 60
-    assert counts["default"] < counts["dev"] < counts["transformers"]
+    assert counts["default"] < counts["server"] < counts["dev"] < counts["transformers"]
 
 
 def test_make_without_python_says_what_is_missing(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for block in blocks(page):
         if block.language == "python" and block.is_run:
             code = "\n" * block.line + block.body
-            exec(compile(code, str(page), "exec"), names)
+            exec(compile(code, str(page), "exec", dont_inherit=True), names)
 
 
 @pytest.mark.e2e

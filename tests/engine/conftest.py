@@ -11,7 +11,10 @@ import pytest
 
 from allinone.backends.base import Chunk, FloatArray
 from allinone.backends.fake import ByteTokenizer, FakeBackend
+from allinone.backends.onnx.backend import OnnxBackend
+from allinone.backends.onnx.compile import compile_weights
 from allinone.engine.engine import Engine
+from allinone.models.random_weights import RandomWeights
 
 
 class RecordingBackend(FakeBackend):
@@ -76,3 +79,14 @@ def engine(backend: RecordingBackend, byte_tokenizer: ByteTokenizer) -> Iterator
     with Engine(backend, byte_tokenizer) as engine:
         yield engine
         backend.go()
+
+
+@pytest.fixture(scope="module")
+def onnx_engine(tiny_weights: RandomWeights, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The default backend with random weights."""
+    folder = tmp_path_factory.mktemp("model")
+    compile_weights(tiny_weights, folder)
+    backend = OnnxBackend.load(folder, num_threads=2)
+    with Engine(backend, ByteTokenizer()) as engine:
+        yield engine
+    assert backend.num_sequences() == 0, "sequences were leaked"

@@ -96,3 +96,22 @@ def test_vocabulary_with_padding_rows_masks_them(byte_tokenizer: ByteTokenizer) 
     matcher.consume(ord("a"))
     ends = {i for i, ok in enumerate(matcher.allowed()) if ok} - {ord("a"), ord("b")}
     assert ends and ends <= byte_tokenizer.stop_ids
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"$ref": "#"}, {"$ref": "http://127.0.0.1:9/schema.json"}, _nested(300), _nested(3000), {"enum": []}],
+    ids=["refers to itself alone", "elsewhere", "deep", "very deep", "nothing fits"],
+)
+def test_hostile_schema_is_a_usage_error_at_submission(engine: Engine, schema: dict[str, Any]) -> None:
+    """A client wrote it: it is no failure of the model, nothing is fetched, and no parser falls over."""
+    params = SamplingParams(constraint=Constraint(kind="json_schema", value=schema))
+    with pytest.raises(UsageError, match="cannot constrain an output"):
+        engine.stream(GenerateRequest(input_ids=(1,), sampling=params))

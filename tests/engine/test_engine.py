@@ -558,3 +558,17 @@ def test_many_threads_get_their_own_answers(engine: Engine) -> None:
     for thread in threads:
         thread.join(60)
     assert [answers[i] for i in range(24)] == list(zip(alone, streams, strict=True))
+
+
+def test_logit_bias_moves_tokens_but_not_forbidden_ones(engine: Engine) -> None:
+    """A client may ban or force what can be said; a control token without text stays unsayable."""
+
+    def say(bias: dict[int, float]) -> Generation:
+        return engine.stream(generate_request(sampling=SamplingParams(max_tokens=4, logit_bias=bias))).result()
+
+    plain = say({})
+    assert say({65: 100.0}).text == "AAAA"
+    assert plain.token_ids[0] not in say({plain.token_ids[0]: -100.0}).token_ids
+    assert say({257: 1000.0}).token_ids == plain.token_ids
+    with pytest.raises(InvalidInput, match="259"):
+        say({259: 1.0})

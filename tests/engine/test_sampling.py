@@ -142,3 +142,60 @@ def test_sampler_equals_the_plain_definition(temperature: float, limits: dict[st
     for seed in range(30):
         logits = (np.random.default_rng(seed).standard_normal(3_000) * 4).astype(np.float32).round(1)
         assert one.sample(logits) == plainly_sampled(logits, params, numbers.random())
+
+
+def test_penalties_of_the_output_count_what_was_said() -> None:
+    """Presence once, frequency each time; what the input says costs nothing, and control tokens never cost."""
+    params = SamplingParams(temperature=1, seed=0, presence_penalty=0.5, frequency_penalty=0.25)
+    one = sampler(params, input_ids=(0, 1, 2))
+    start = one._penalised(LOGITS)
+    np.testing.assert_array_equal(start, LOGITS)
+    only = np.zeros((5, 5), np.float32) - np.inf
+    np.fill_diagonal(only, 0)
+    for token_id in (3, 1, 3, 4, 3):
+        one.sample(only[token_id])
+    np.testing.assert_allclose(one._penalised(LOGITS) - LOGITS, [0, -0.75, 0, -1.25, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+def test_penalties_keep_a_greedy_reply_from_repeating_itself(name: str) -> None:
+    """The same logits again and again: without a penalty the same token, with one all of them in turn."""
+    one = sampler(SamplingParams(**{name: 1.0}))  # type: ignore[arg-type]
+    assert [one.sample(LOGITS) for _ in range(3)] == [0, 1, 2]
+    plain = sampler(SamplingParams())
+    assert [plain.sample(LOGITS) for _ in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(presence_penalty=float("nan")),
+        SamplingParams(frequency_penalty=float("inf")),
+        SamplingParams(logit_bias={1: float("nan")}),
+    ],
+)
+def test_check_sampling_refuses_penalties_that_are_no_numbers(params: SamplingParams) -> None:
+    """They would turn all logits into NaN."""
+    with pytest.raises(InvalidInput, match="not possible"):
+        check_sampling(params)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-5])
+def test_next_to_zero_is_greedy(temperature: float) -> None:
+    """Divided by such a temperature, logits would leave the range of float32."""
+    logits = np.array([-3, 1, 2, 1], np.float32)
+    one = sampler(SamplingParams(temperature=temperature, seed=1))
+    assert [one.sample(logits) for _ in range(3)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("penalty", [5e-324, 1e-40, 0.001, 101.0, float("inf"), float("nan")])
+def test_check_sampling_refuses_a_repetition_penalty_that_leaves_no_logit_finite(penalty: float) -> None:
+    """Divided by it, a logit would be infinite."""
+    with pytest.raises(InvalidInput, match="repetition_penalty"):
+        check_sampling(SamplingParams(repetition_penalty=penalty))
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-6, 1e-5])
+def test_sampler_with_hardly_any_temperature_is_greedy(temperature: float) -> None:
+    """Dividing by it must not overflow: a client may send any number."""
+    assert [sampler(SamplingParams(temperature=temperature, seed=1)).sample(LOGITS) for _ in range(5)] == [0] * 5

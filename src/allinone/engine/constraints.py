@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from allinone.models.tokenizer import Tokenizer
 
 
 class ConstraintCompiler:
-    """Makes matchers for one tokenizer. The vocabulary is handed to llguidance at the first use.
+    """Makes matchers for one tokenizer, on any thread. The vocabulary is handed to llguidance at the first use.
 
     Args:
         vocab_size: length of the model's logits; ids the tokenizer does not know are never allowed.
@@ -29,6 +30,7 @@ class ConstraintCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._ll_tokenizer: LLTokenizer | None = None
+        self._lock = threading.Lock()
 
     def check(self, constraint: Constraint) -> None:
         """Refuse a malformed constraint, without the vocabulary and so in no time.
@@ -38,9 +40,7 @@ class ConstraintCompiler:
         """
         problem = LLMatcher.validate_grammar(_grammar(constraint))
         if problem and not problem.startswith("WARNING"):
-            raise UsageError(
-                f"This {constraint.kind} cannot constrain an output: {problem.strip()}", hint=_HINTS[constraint.kind]
-            )
+            raise _unusable(constraint, problem)
 
     def compile(self, constraint: Constraint) -> ConstraintMatcher:
         """A matcher at the start of the output.
@@ -49,42 +49,58 @@ class ConstraintCompiler:
             UsageError: as `check`.
         """
         self.check(constraint)
-        if self._ll_tokenizer is None:
-            self._ll_tokenizer = LLTokenizer(
-                TokenizerWrapper(_Vocabulary(self._tokenizer, self._vocab_size)),
-                n_vocab=self._vocab_size,
-                eos_token=sorted(self._tokenizer.stop_ids),
-            )
-        return ConstraintMatcher(LLMatcher(self._ll_tokenizer, _grammar(constraint), log_level=0), self._vocab_size)
+        matcher = LLMatcher(self._vocabulary(), _grammar(constraint), log_level=0)
+        return ConstraintMatcher(matcher, constraint, self._vocab_size)
+
+    def _vocabulary(self) -> LLTokenizer:
+        with self._lock:
+            if self._ll_tokenizer is None:
+                self._ll_tokenizer = LLTokenizer(
+                    TokenizerWrapper(_Vocabulary(self._tokenizer, self._vocab_size)),
+                    n_vocab=self._vocab_size,
+                    eos_token=sorted(self._tokenizer.stop_ids),
+                )
+            return self._ll_tokenizer
 
 
 class ConstraintMatcher:
-    """Where one output stands in its grammar."""
+    """Where one output stands in its grammar.
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+    Raises:
+        UsageError: nothing can match: what only shows in the first step, which is so computed by the caller's thread.
+    """
+
+    def __init__(self, matcher: LLMatcher, constraint: Constraint, vocab_size: int) -> None:
         self._matcher = matcher
+        self._constraint = constraint
         self._vocab_size = vocab_size
-        self._require_healthy()
+        self._allowed: NDArray[np.bool_] | None = None
+        self._allowed = self.allowed()
 
     def allowed(self) -> NDArray[np.bool_]:
-        """(vocab_size,), True for every token that may come next; stop ids where the output may end."""
+        """(vocab_size,), True for every token that may come next; stop ids where the output may end.
+
+        Raises:
+            UsageError: the grammar is too complex to go on with.
+        """
+        if self._allowed is not None:
+            return self._allowed
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        self._require_healthy()
+        if self._matcher.is_error():
+            raise _unusable(self._constraint, self._matcher.get_error())
         return np.unpackbits(bits, bitorder="little")[: self._vocab_size].astype(np.bool_)
 
     def consume(self, token_id: int) -> None:
         """Take one token of the output."""
+        self._allowed = None
         self._matcher.consume_token(token_id)
-        self._require_healthy()
+        if self._matcher.is_error():
+            raise ModelError(f"The constraint did not take a token that it allowed: {self._matcher.get_error()}")
 
     @property
     def is_finished(self) -> bool:
         """The output is complete and nothing but a stop token could follow."""
         return self._matcher.is_stopped()
-
-    def _require_healthy(self) -> None:
-        if self._matcher.is_error():
-            raise ModelError(f"The constraint cannot go on: {self._matcher.get_error().strip()}")
 
 
 _HINTS = {
@@ -92,6 +108,12 @@ _HINTS = {
     "choice": "Give one or more strings that are not empty.",
     "regex": "Use the syntax of Rust's regex crate: no look-around, no back-references.",
 }
+
+
+def _unusable(constraint: Constraint, problem: str) -> UsageError:
+    """What the parser says, without the dump of its state that it adds."""
+    problem = problem.split("<state>")[0].strip()
+    return UsageError(f"This {constraint.kind} cannot constrain an output: {problem}", hint=_HINTS[constraint.kind])
 
 
 def _grammar(constraint: Constraint) -> str:
@@ -103,7 +125,10 @@ def _grammar(constraint: Constraint) -> str:
     kind, value = constraint.kind, constraint.value
     if kind == "json_schema" and isinstance(value, Mapping):
         options: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        return LLMatcher.grammar_from_json_schema(json.dumps(value, ensure_ascii=False), overrides=options)  # pyright: ignore[reportArgumentType]
+        try:
+            return LLMatcher.grammar_from_json_schema(json.dumps(value, ensure_ascii=False), overrides=options)  # pyright: ignore[reportArgumentType]
+        except (ValueError, RecursionError) as error:  # nested deeper than its parser, or ours, goes
+            raise _unusable(constraint, str(error)) from error
     if kind == "choice" and isinstance(value, (tuple, list)) and value and all(isinstance(v, str) and v for v in value):
         return LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(v, ensure_ascii=False) for v in value))
     if kind == "regex" and isinstance(value, str) and value:

@@ -21,12 +21,12 @@ from allinone.engine.budget import BatchBudget
 from allinone.engine.intake import Intake
 from allinone.engine.memory import KVMemory
 from allinone.engine.prefix_cache import Prefix, PrefixCache, SharedPrefixCache
-from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest
+from allinone.engine.requests import EmbedRequest, GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest
 from allinone.engine.running import Running
 from allinone.engine.scheduler import Work, schedule
 from allinone.engine.session import Session, SessionKV
 from allinone.engine.stats import EngineStats, StepTimes
-from allinone.engine.tickets import AnyTicket, PrefillTicket, ScoreTicket, Stream
+from allinone.engine.tickets import AnyTicket, EmbedTicket, PrefillTicket, ScoreTicket, Stream
 from allinone.errors import AllInOneError, Cancelled, ConfigError, ModelError, QueueFull
 from allinone.models.tokenizer import Tokenizer
 
@@ -92,12 +92,22 @@ class Engine:
 
     # For callers, from any thread.
 
+    def check(self, request: Request) -> None:
+        """Refuse a request that `submit` would refuse for what it is, without running it.
+
+        Raises:
+            InvalidInput, ContextLengthExceeded, VerbalizerError, UsageError: it is malformed.
+        """
+        self._intake.make(request)
+
     @overload
     def submit(self, request: ScoreRequest, /) -> tuple[ScoreTicket]: ...
     @overload
     def submit(self, request: GenerateRequest, /) -> tuple[Stream]: ...
     @overload
     def submit(self, request: PrefillRequest, /) -> tuple[PrefillTicket]: ...
+    @overload
+    def submit(self, request: EmbedRequest, /) -> tuple[EmbedTicket]: ...
     @overload
     def submit(self, first: ScoreRequest, second: PrefillRequest, /) -> tuple[ScoreTicket, PrefillTicket]: ...
     @overload
@@ -108,7 +118,7 @@ class Engine:
         """Queue requests together; when nobody else waits, what fits the batch budget runs in the same step.
 
         Returns:
-            One ticket per request, in order: a `Ticket` for scores and prefills, a `Stream` for generations.
+            One ticket per request, in order: a `Stream` for generations, a `Ticket` for everything else.
 
         Raises:
             QueueFull: there is no room for all of them; none was queued.
@@ -144,13 +154,23 @@ class Engine:
         """Submit and return the stream."""
         return self.submit(request)[0]
 
-    def open_session(self, prefix_ids: Sequence[int] = ()) -> Session:
-        """A new conversation that starts with this operator text; costs nothing until its first request."""
-        prefix = tuple(prefix_ids)
-        self._intake.check_ids(prefix)
+    def open_session(self, prefix_ids: Sequence[int] = (), *, history_ids: Sequence[int] = ()) -> Session:
+        """A conversation that starts with this operator text; costs nothing until its first request.
+
+        Args:
+            prefix_ids: shared with all who start with the same.
+            history_ids: what was fed and sampled in it before, elsewhere; its own.
+        """
+        prefix, history = tuple(prefix_ids), tuple(history_ids)
+        self._intake.check_ids(prefix + history)
         with self._lock:
             self._require_open()
-        return Session(prefix, self._inbox.put)
+        return Session(prefix, self._inbox.put, history)
+
+    @property
+    def is_open(self) -> bool:
+        """Requests are taken: it was not closed, and did not fail."""
+        return not self._is_closed
 
     def stats(self) -> EngineStats:
         """Counts and state after the last step."""

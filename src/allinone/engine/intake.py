@@ -6,16 +6,25 @@ Knows the model's vocabulary and limits, nothing of queues and steps.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 
-from allinone.backends.base import Backend
+from allinone.backends.base import Backend, FloatArray
 from allinone.engine.constraints import ConstraintCompiler
 from allinone.engine.detokenize import StreamDetokenizer
-from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest
-from allinone.engine.running import Running, RunningGenerate, RunningPrefill, RunningScore
+from allinone.engine.requests import (
+    Embedding,
+    EmbedRequest,
+    GenerateRequest,
+    LabelScores,
+    PrefillRequest,
+    Request,
+    SamplingParams,
+    ScoreRequest,
+)
+from allinone.engine.running import Running, RunningEmbed, RunningPrefill, RunningScore
+from allinone.engine.running_generate import RunningGenerate
 from allinone.engine.sampling import Sampler, check_sampling
 from allinone.engine.tickets import AnyTicket, Channel, Promise, Stream, Ticket
 from allinone.errors import ContextLengthExceeded, InvalidInput, TokenizerMismatch, VerbalizerError
@@ -48,7 +57,6 @@ class Intake:
         self._bias = np.zeros(self._vocab_size, np.float32)
         self._bias[_find_forbidden_ids(tokenizer, self._vocab_size)] = -np.inf
         self._constraints = ConstraintCompiler(tokenizer, vocab_size=self._vocab_size)
-        self._constraints_lock = threading.Lock()
 
     def make(self, request: Request) -> tuple[Running, AnyTicket]:
         """The request as the engine runs it, and the caller's end.
@@ -68,6 +76,11 @@ class Intake:
             self._require_input(request.input_ids)
             done = Promise[None]()
             return RunningPrefill(request, done), Ticket(done)
+        if isinstance(request, EmbedRequest):
+            self._require_input(request.input_ids)
+            self._check_length((), request.input_ids)
+            promise = Promise[Embedding]()
+            return RunningEmbed(request, promise), Ticket(promise)
         return self._make_generate(request)
 
     def check_ids(self, ids: Sequence[int]) -> None:
@@ -96,10 +109,8 @@ class Intake:
             self._check_length(request.prefix_ids, request.input_ids)
         elif request.prefix_ids:
             raise InvalidInput("A request of a session has no prefix of its own.", hint="The session has one.")
-        matcher = None
-        if request.sampling.constraint is not None:
-            with self._constraints_lock:  # the vocabulary is handed over once
-                matcher = self._constraints.compile(request.sampling.constraint)
+        constraint = request.sampling.constraint
+        matcher = None if constraint is None else self._constraints.compile(constraint)
         channel = Channel()
         running = RunningGenerate(
             request,
@@ -108,13 +119,22 @@ class Intake:
                 request.sampling,
                 input_ids=request.input_ids,
                 control_ids=self._control_ids,
-                bias=self._bias,
+                bias=self._bias_of(request.sampling),
             ),
             detokenizer=StreamDetokenizer(self._tokenizer.token_bytes),
             matcher=matcher,
             stop_ids=self._stop_ids,
         )
         return running, Stream(channel)
+
+    def _bias_of(self, sampling: SamplingParams) -> FloatArray:
+        """What is added to all logits of a request; -inf stays -inf."""
+        if not sampling.logit_bias:
+            return self._bias
+        self.check_ids(tuple(sampling.logit_bias))
+        bias = self._bias.copy()
+        bias[list(sampling.logit_bias)] += np.array(list(sampling.logit_bias.values()), np.float32)
+        return bias
 
     def _check_length(self, prefix_ids: Sequence[int], input_ids: Sequence[int]) -> None:
         self.check_ids(prefix_ids)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from allinone.types import Caller, FinishReason, Timings, Usage
 
 if TYPE_CHECKING:
+    from allinone.backends.base import FloatArray
     from allinone.engine.session import Session
 
 ConstraintKind = Literal["json_schema", "choice", "regex"]
@@ -32,9 +33,14 @@ class SamplingParams:
         top_p: keep the smallest set of tokens whose probability reaches p.
         min_p: drop tokens less likely than min_p times the likeliest.
         repetition_penalty: > 1 makes tokens of the input and the output so far less likely (Keskar et al., 2019).
+        presence_penalty: subtracted from the logits of tokens that occur in the output so far.
+        frequency_penalty: subtracted once for each time that a token occurs in the output so far.
+        logit_bias: token id -> what is added to its logit; what may not be said is not made sayable by it.
         seed: makes sampling repeatable; each request has its own generator.
         stop: strings that end the output; they are not part of it.
         max_tokens: most tokens to generate; `finish_reason` is then "length".
+        num_logprobs: None computes none; else each token comes with its log-probability and those of so many of the
+            likeliest tokens, in the model's own distribution: before temperature, penalties, bias and constraint.
     """
 
     temperature: float = 0.0
@@ -42,10 +48,14 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     seed: int | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int = 256
     constraint: Constraint | None = None
+    num_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +103,14 @@ class PrefillRequest(_Request):
     input_ids: tuple[int, ...]
 
 
-Request: TypeAlias = ScoreRequest | GenerateRequest | PrefillRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest(_Request):
+    """What does the model make of these ids? Nothing of them is shared, and nothing is generated."""
+
+    input_ids: tuple[int, ...]
+
+
+Request: TypeAlias = ScoreRequest | GenerateRequest | PrefillRequest | EmbedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +141,26 @@ class LabelScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """`vector`: float32 (hidden_size,), the hidden state at the last token, after the final norm."""
+
+    vector: FloatArray
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEvent:
     """One step of a stream. `text` ends at a complete UTF-8 character and may be empty; the last event of a stream has
     a `finish_reason`, and with it the final `usage` and `timings`.
+
+    `logprob` and `top_logprobs` (token id, nats; likeliest first) are there where `num_logprobs` asked for them.
     """
 
     text: str
     token_id: int | None = None
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
@@ -138,10 +168,12 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A drained stream."""
+    """A drained stream. `logprobs` and `top_logprobs` have one entry for each of `token_ids`, or none at all."""
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...]
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
@@ -154,6 +186,8 @@ class Generation:
         return cls(
             text="".join(event.text for event in events),
             token_ids=tuple(event.token_id for event in events if event.token_id is not None),
+            logprobs=tuple(event.logprob for event in events if event.logprob is not None),
+            top_logprobs=tuple(event.top_logprobs for event in events if event.logprob is not None),
             finish_reason=last.finish_reason,
             usage=last.usage,
             timings=last.timings,

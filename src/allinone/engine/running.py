@@ -1,8 +1,8 @@
 """Requests on their way through the engine: what each wants fed next, and what it makes of the numbers.
 
-One class per kind of request. Each gives chunks (`next_chunks`) and takes outputs (`accept`) until `deliver` is set;
-none knows its neighbours, so an answer cannot depend on them. The scheduler decides which chunks run, the engine runs
-them.
+One class per kind of request (streams, with their decode loop, are in `running_generate`). Each gives chunks
+(`next_chunks`) and takes outputs (`accept`) until `deliver` is set; none knows its neighbours, so an answer cannot
+depend on them. The scheduler decides which chunks run, the engine runs them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from allinone.backends.base import Backend, Chunk, FloatArray, SequenceId, Wanted
-from allinone.engine.constraints import ConstraintMatcher
-from allinone.engine.detokenize import StopStrings, StreamDetokenizer
 from allinone.engine.prefix_cache import Prefix
-from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest, TokenEvent
-from allinone.engine.sampling import Sampler
+from allinone.engine.requests import Embedding, EmbedRequest, LabelScores, PrefillRequest, Request, ScoreRequest
 from allinone.engine.scoring import LabelTrie, Path, label_logprobs
 from allinone.engine.session import Session
-from allinone.engine.tickets import Channel, Outlet, Promise
+from allinone.engine.tickets import Outlet, Promise
 from allinone.errors import Cancelled, DeadlineExceeded, ModelError
-from allinone.types import FinishReason, Timings, Usage
+from allinone.types import Timings, Usage
 
 
 @dataclass(slots=True)
@@ -268,102 +265,21 @@ class RunningPrefill(Running):
         self.deliver = lambda: self._promise.resolve(None)
 
 
-class RunningGenerate(Running):
-    """The decode loop of one stream: sample, detokenize, publish, until something ends it."""
+class RunningEmbed(Running):
+    """The hidden state at the last token of a text: one prefill without a head."""
 
-    is_stream = True
-    wanted = "last_logits"
+    wanted = "last_hidden"
     num_wanted_rows = 1
 
-    def __init__(
-        self,
-        request: GenerateRequest,
-        channel: Channel,
-        *,
-        sampler: Sampler,
-        detokenizer: StreamDetokenizer,
-        matcher: ConstraintMatcher | None,
-        stop_ids: frozenset[int],
-    ) -> None:
-        super().__init__(request, outlet=channel, session=request.session)
+    def __init__(self, request: EmbedRequest, promise: Promise[Embedding]) -> None:
+        super().__init__(request, outlet=promise)
         self.input_ids = request.input_ids
-        self.prefix_ids = request.session.prefix_ids if request.session is not None else request.prefix_ids
-        self.min_tail = self.longest_tail = 1
-        self.max_tail = request.sampling.max_tokens
-        self._channel = channel
-        self._sampler = sampler
-        self._detokenizer = detokenizer
-        self._matcher = matcher
-        self._stop_ids = stop_ids
-        self._stop_strings = StopStrings(request.sampling.stop)
-        self._num_output_tokens = 0
-        self._num_characters = [0]  # of the output, after each of its tokens
-        self._num_released = 0
-        self._last_id = -1
+        self._promise = promise
 
     def prefilled(self, outputs: Sequence[FloatArray]) -> None:
-        """The first token."""
-        (logits,) = outputs
-        self._choose(logits)
-
-    def chunks_after_prefill(self) -> Iterator[Chunk]:
-        """The token that was sampled last."""
-        if self.sequence is not None:
-            yield Chunk(sequence=self.sequence, input_ids=(self._last_id,), wanted="last_logits")
-
-    def decoded(self, chunk: Chunk, output: FloatArray) -> None:
-        """The next token."""
-        self._choose(output)
-
-    def expire(self) -> None:
-        """End the stream with the text so far."""
-        self.has_failed = True
-        self._end("deadline")
-
-    def cancel(self) -> None:
-        """End the stream with the text so far."""
-        self._end("cancelled")
-
-    def _choose(self, logits: FloatArray) -> None:
-        allowed = None if self._matcher is None else self._matcher.allowed()
-        token_id = self._sampler.sample(logits, allowed)
-        self._last_id = token_id
-        self._num_output_tokens += 1
-        if self.clocks.first_token is None:
-            self.clocks.first_token = time.monotonic()
-        self.keeps_session = True  # a reply that has begun stays in the conversation as far as it comes
-        if (
-            token_id in self._stop_ids
-        ):  # it is no part of the reply: the template ends the turn, however the reply ended
-            return self._end("stop", token_id=token_id)
-        if self.session is not None:
-            self.session.append((token_id,))
-        if self._matcher is not None:
-            self._matcher.consume(token_id)
-        said = self._detokenizer.push(token_id)
-        self._num_characters.append(self._num_characters[-1] + len(said))
-        text, is_stopped = self._stop_strings.push(said)
-        self._num_released += len(text)
-        if is_stopped:
-            self._take_back_stop_string()
-        if is_stopped or (self._matcher is not None and self._matcher.is_finished):
-            return self._end("stop", token_id=token_id, text=text)
-        if self._num_output_tokens >= self.max_tail:
-            return self._end("length", token_id=token_id, text=text)
-        self._channel.publish(TokenEvent(text=text, token_id=token_id))
-
-    def _take_back_stop_string(self) -> None:
-        """Leave in the session what was shown: tokens that belong to the stop string alone are forgotten."""
-        if self.session is not None:
-            num_kept = sum(start < self._num_released for start in self._num_characters[:-1])
-            self.session.rollback(self.num_session_tokens + len(self.input_ids) + num_kept)
-
-    def _end(self, reason: FinishReason, *, token_id: int | None = None, text: str = "") -> None:
-        event = TokenEvent(
-            text=text + self._stop_strings.flush(),
-            token_id=token_id,
-            finish_reason=reason,
-            usage=self.usage(self._num_output_tokens),
-            timings=self.clocks.timings(),
-        )
-        self.deliver = lambda: self._channel.publish(event)
+        """Done."""
+        (vector,) = outputs
+        if not np.isfinite(vector).all():
+            raise ModelError("The model computed a hidden state that is not made of numbers.")
+        embedding = Embedding(vector=vector, usage=self.usage(), timings=self.clocks.timings())
+        self.deliver = lambda: self._promise.resolve(embedding)

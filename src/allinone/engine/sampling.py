@@ -5,6 +5,8 @@ Knows no backend, no text and no schedule: logits and an optional mask in, one t
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,6 +18,10 @@ from allinone.errors import InvalidInput, ModelError
 
 BoolArray = NDArray[np.bool_]
 
+_COLDEST = 1e-4
+"""Below this temperature only the best token is left over, and dividing by it would leave the range of float32."""
+LEAST_TEMPERATURE = 1e-5
+"""Below, the likeliest token is the only one: float32 could not tell what is left of the others."""
 _ROUNDING = 1e-6
 """Relative error of a sum of float32 weights: a share of the probability missed by less counts as reached."""
 
@@ -31,7 +37,11 @@ def check_sampling(params: SamplingParams) -> None:
         ("top_k", params.top_k, params.top_k >= 0, ">= 0"),
         ("top_p", params.top_p, 0 < params.top_p <= 1, "in (0, 1]"),
         ("min_p", params.min_p, 0 <= params.min_p <= 1, "in [0, 1]"),
-        ("repetition_penalty", params.repetition_penalty, params.repetition_penalty > 0, "> 0"),
+        ("repetition_penalty", params.repetition_penalty, 0.01 <= params.repetition_penalty <= 100, "in [0.01, 100]"),
+        ("presence_penalty", params.presence_penalty, math.isfinite(params.presence_penalty), "a number"),
+        ("frequency_penalty", params.frequency_penalty, math.isfinite(params.frequency_penalty), "a number"),
+        ("logit_bias", params.logit_bias, all(map(math.isfinite, params.logit_bias.values())), "made of numbers"),
+        ("num_logprobs", params.num_logprobs, params.num_logprobs is None or params.num_logprobs >= 0, ">= 0"),
         ("max_tokens", params.max_tokens, params.max_tokens >= 1, ">= 1"),
         ("seed", params.seed, params.seed is None or params.seed >= 0, ">= 0"),
         ("stop", params.stop, all(params.stop), "made of strings that are not empty"),
@@ -45,7 +55,7 @@ class Sampler:
     """Chooses token ids for one request; its choices depend on its own logits and seed only.
 
     Args:
-        params: temperature 0 is greedy, and then top_k, top_p, min_p and seed change nothing.
+        params: temperature 0 (or next to it) is greedy, and then top_k, top_p, min_p and seed change nothing.
         input_ids: ids the repetition penalty counts as said before, beside those chosen.
         control_ids: never penalised: a turn must stay as easy to end as it was.
         bias: float32 (vocab_size,), added to all logits: -inf for what is never chosen (control tokens other than the
@@ -64,6 +74,7 @@ class Sampler:
         self._control_ids = control_ids
         self._bias = bias
         self._said = set(input_ids) - control_ids
+        self._num_said: Counter[int] = Counter()  # of the output alone
         self._random = np.random.default_rng(params.seed)
 
     def sample(self, logits: FloatArray, allowed: BoolArray | None = None) -> int:
@@ -85,9 +96,10 @@ class Sampler:
                 f"No token can follow: the best logit is {values[best]}.",
                 hint="The model computed NaN or infinity, or the constraint allows nothing here.",
             )
-        token_id = best if self._params.temperature == 0 else self._draw(values)
+        token_id = best if self._params.temperature < _COLDEST else self._draw(values)
         if token_id not in self._control_ids:
             self._said.add(token_id)
+            self._num_said[token_id] += 1
         return token_id
 
     def _penalised(self, logits: FloatArray) -> FloatArray:
@@ -98,6 +110,10 @@ class Sampler:
             said = np.fromiter(self._said, dtype=np.int64, count=len(self._said))
             old = values[said]
             values[said] = np.where(old > 0, old / penalty, old * penalty)
+        if self._num_said and (self._params.presence_penalty or self._params.frequency_penalty):
+            ids = np.fromiter(self._num_said.keys(), dtype=np.int64, count=len(self._num_said))
+            counts = np.fromiter(self._num_said.values(), dtype=np.float32, count=len(self._num_said))
+            values[ids] -= counts * np.float32(self._params.frequency_penalty) + self._params.presence_penalty
         return values
 
     def _draw(self, values: FloatArray) -> int:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeAlias, TypeVar
 
-from allinone.engine.requests import Generation, LabelScores, TokenEvent
+from allinone.engine.requests import Embedding, Generation, LabelScores, TokenEvent
 from allinone.errors import DeadlineExceeded, StreamConsumed
 
 T = TypeVar("T")
@@ -39,16 +39,33 @@ class Promise(Outlet, Generic[T]):
         self._done = threading.Event()
         self._value: T | None = None
         self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], object]] = []  # guarded by the lock; empty once done
 
     def resolve(self, value: T) -> None:
         """Give the answer."""
         self._value = value
-        self._done.set()
+        self._finish()
 
     def fail(self, error: BaseException) -> None:
         """End the request with an error."""
         self._error = error
-        self._done.set()
+        self._finish()
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once the answer or the error is there; at once where it is already."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._done.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
     @property
     def is_done(self) -> bool:
@@ -91,9 +108,16 @@ class Ticket(Generic[T]):
         """An answer, or an error, is there."""
         return self._promise.is_done
 
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once `result` does not wait any more: on the engine's thread, so it must be quick and
+        must not raise; at once where that is so already.
+        """
+        self._promise.add_done_callback(callback)
+
 
 ScoreTicket: TypeAlias = Ticket[LabelScores]
 PrefillTicket: TypeAlias = Ticket[None]
+EmbedTicket: TypeAlias = Ticket[Embedding]
 
 
 class Channel(Outlet):
@@ -102,21 +126,40 @@ class Channel(Outlet):
     def __init__(self) -> None:
         super().__init__()
         self._events: queue.SimpleQueue[TokenEvent | BaseException] = queue.SimpleQueue()
+        self._listener: Callable[[], object] | None = None
         self.is_closed = False
 
     def publish(self, event: TokenEvent) -> None:
         """Hand one event to the consumer; one with a finish_reason is the last."""
         self._events.put(event)
         self.is_closed = event.finish_reason is not None
+        self._tell()
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error."""
         self._events.put(error)
         self.is_closed = True
+        self._tell()
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Have `listener` called after every event from now on, and once now: something may be there already."""
+        self._listener = listener
+        listener()
+
+    def _tell(self) -> None:
+        if self._listener is not None:
+            self._listener()
 
     def next_event(self) -> TokenEvent | BaseException:
         """Block until the next event, or the error that ends the stream."""
         return self._events.get()
+
+    def poll(self) -> TokenEvent | BaseException | None:
+        """The next event or the error, where one is there."""
+        try:
+            return self._events.get_nowait()
+        except queue.Empty:
+            return None
 
 
 class Stream:
@@ -139,7 +182,23 @@ class Stream:
         self._is_taken = True
         if self._end is not None:
             raise self._end
-        event = self._channel.next_event()
+        return self._take(self._channel.next_event())
+
+    def poll(self) -> TokenEvent | None:
+        """The next event without waiting; None where it is not there yet. Raises as `next` does, at the end too."""
+        self._is_taken = True
+        if self._end is not None:
+            raise self._end
+        event = self._channel.poll()
+        return None if event is None else self._take(event)
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Have `listener` called whenever `poll` may have something: on the engine's thread, so it must be quick and
+        must not raise.
+        """
+        self._channel.listen(listener)
+
+    def _take(self, event: TokenEvent | BaseException) -> TokenEvent:
         if isinstance(event, BaseException):
             self._end = event
             raise event
@@ -182,4 +241,4 @@ class Stream:
         self._channel.cancel()
 
 
-AnyTicket: TypeAlias = ScoreTicket | PrefillTicket | Stream
+AnyTicket: TypeAlias = ScoreTicket | PrefillTicket | EmbedTicket | Stream

@@ -26,6 +26,9 @@ Structure: TypeAlias = tuple[tuple[Role, tuple[str | None, ...]], ...]
 Pieces: TypeAlias = tuple[str | int, ...]
 """A rendered structure: trusted text, and the numbers of the values between it."""
 
+MAX_KEPT_MESSAGES = 64
+"""Longer prompts are rendered anew each time: what clients send must not fill the memory."""
+
 _FILE, _SOURCE_FILE = "chat_template.json", "chat_template.jinja"
 _PLAIN_NAMES: Mapping[str, Mapping[Role, str]] = {
     "zh": {"user": "用户：", "assistant": "助手："},
@@ -84,9 +87,10 @@ class ChatTemplate:
             for message in messages
         )
         values = [segment for message in messages for segment in message.content if not segment.trusted]
+        render = self._pieces if len(structure) <= MAX_KEPT_MESSAGES else self._render_structure
         return tuple(
             values[piece] if isinstance(piece, int) else Segment(text=piece, trusted=True)
-            for piece in self._pieces(structure, add_generation_prompt)
+            for piece in render(structure, add_generation_prompt)
         )
 
     def save(self, folder: Path) -> None:

@@ -49,6 +49,16 @@ class Pending:
                 cache.put(key, kept, num_bytes=len(repr(key)) + len(repr(kept)))
         return self._result
 
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once `result` does not wait: on the engine's thread or at once; it must be quick."""
+        if isinstance(self._ticket, Stream):
+            events = self._ticket
+            events.listen(lambda: callback() if events.is_done else None)
+        elif self._ticket is not None and self._result is None:
+            self._ticket.add_done_callback(callback)
+        else:
+            callback()
+
     def cancel(self) -> None:
         """Give up; frees the engine's sequences at once."""
         if self._ticket is not None:
@@ -132,7 +142,11 @@ def _is_settled(entry: Pending | AllInOneError) -> bool:
 def _result_key(call: Call, model: str) -> Hashable:
     variables = tuple(sorted((name, repr(value)) for name, value in call.variables.items()))
     labels = tuple(spec.label for spec in call.labels)
-    return (model, call.prompt.full_name, call.prompt.version, variables, labels, call.history, call.truncated_tokens)
+    prompt = call.prompt
+    return (
+        *(model, prompt.full_name, prompt.version, variables, labels, call.history, call.truncated_tokens),
+        call.caller.client,  # nobody learns by the time of an answer what another asked before
+    )
 
 
 class TaskStream:
@@ -161,6 +175,23 @@ class TaskStream:
                 yield event
         finally:
             self.cancel()
+
+    def poll(self) -> TokenEvent | None:
+        """The next event without waiting; None where it is not there yet. Instead of iterating, for event loops.
+
+        Raises:
+            StopIteration: the last event was taken.
+            AllInOneError: whatever ended the stream.
+        """
+        self._is_taken = True
+        event = self._events.poll()
+        if event is not None:
+            self._seen.append(event)
+        return event
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Have `listener` called on the engine's thread whenever `poll` may have something."""
+        self._events.listen(listener)
 
     def cancel(self) -> None:
         """Stop generating; a finished stream ignores it. `result` has what was said so far."""

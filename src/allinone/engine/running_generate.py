@@ -1,0 +1,128 @@
+"""The decode loop of one stream: sample, detokenize, publish, until something ends it.
+
+Knows its own logits, constraint and stop strings; nothing of batches. Neighbours: `running` (what every request has in
+common), `sampling` (which token), `detokenize` (which text), `logprobs` (how likely).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from allinone.backends.base import Chunk, FloatArray
+from allinone.engine.constraints import ConstraintMatcher
+from allinone.engine.detokenize import StopStrings, StreamDetokenizer
+from allinone.engine.logprobs import token_logprobs
+from allinone.engine.requests import GenerateRequest, TokenEvent
+from allinone.engine.running import Running
+from allinone.engine.sampling import Sampler
+from allinone.engine.tickets import Channel
+from allinone.types import FinishReason
+
+
+class RunningGenerate(Running):
+    """A stream from its submission to its end."""
+
+    is_stream = True
+    wanted = "last_logits"
+    num_wanted_rows = 1
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        channel: Channel,
+        *,
+        sampler: Sampler,
+        detokenizer: StreamDetokenizer,
+        matcher: ConstraintMatcher | None,
+        stop_ids: frozenset[int],
+    ) -> None:
+        super().__init__(request, outlet=channel, session=request.session)
+        self.input_ids = request.input_ids
+        self.prefix_ids = request.session.prefix_ids if request.session is not None else request.prefix_ids
+        self.min_tail = self.longest_tail = 1
+        self.max_tail = request.sampling.max_tokens
+        self._channel = channel
+        self._sampler = sampler
+        self._detokenizer = detokenizer
+        self._matcher = matcher
+        self._stop_ids = stop_ids
+        self._stop_strings = StopStrings(request.sampling.stop)
+        self._num_logprobs = request.sampling.num_logprobs
+        self._num_output_tokens = 0
+        self._num_characters = [0]  # of the output, after each of its tokens
+        self._num_released = 0
+        self._last_id = -1
+
+    def prefilled(self, outputs: Sequence[FloatArray]) -> None:
+        """The first token."""
+        (logits,) = outputs
+        self._choose(logits)
+
+    def chunks_after_prefill(self) -> Iterator[Chunk]:
+        """The token that was sampled last."""
+        if self.sequence is not None:
+            yield Chunk(sequence=self.sequence, input_ids=(self._last_id,), wanted="last_logits")
+
+    def decoded(self, chunk: Chunk, output: FloatArray) -> None:
+        """The next token."""
+        self._choose(output)
+
+    def expire(self) -> None:
+        """End the stream with the text so far."""
+        self.has_failed = True
+        self._end("deadline")
+
+    def cancel(self) -> None:
+        """End the stream with the text so far."""
+        self._end("cancelled")
+
+    def _choose(self, logits: FloatArray) -> None:
+        allowed = None if self._matcher is None else self._matcher.allowed()
+        token_id = self._sampler.sample(logits, allowed)
+        token = TokenEvent(text="", token_id=token_id)
+        if self._num_logprobs is not None:
+            logprob, likeliest = token_logprobs(logits, token_id, self._num_logprobs)
+            token = replace(token, logprob=logprob, top_logprobs=likeliest)
+        self._last_id = token_id
+        self._num_output_tokens += 1
+        if self.clocks.first_token is None:
+            self.clocks.first_token = time.monotonic()
+        self.keeps_session = True  # a reply that has begun stays in the conversation as far as it comes
+        if (
+            token_id in self._stop_ids
+        ):  # it is no part of the reply: the template ends the turn, however the reply ended
+            return self._end("stop", token)
+        if self.session is not None:
+            self.session.append((token_id,))
+        if self._matcher is not None:
+            self._matcher.consume(token_id)
+        said = self._detokenizer.push(token_id)
+        self._num_characters.append(self._num_characters[-1] + len(said))
+        text, is_stopped = self._stop_strings.push(said)
+        self._num_released += len(text)
+        if is_stopped:
+            self._take_back_stop_string()
+        if is_stopped or (self._matcher is not None and self._matcher.is_finished):
+            return self._end("stop", replace(token, text=text))
+        if self._num_output_tokens >= self.max_tail:
+            return self._end("length", replace(token, text=text))
+        self._channel.publish(replace(token, text=text))
+
+    def _take_back_stop_string(self) -> None:
+        """Leave in the session what was shown: tokens that belong to the stop string alone are forgotten."""
+        if self.session is not None:
+            num_kept = sum(start < self._num_released for start in self._num_characters[:-1])
+            self.session.rollback(self.num_session_tokens + len(self.input_ids) + num_kept)
+
+    def _end(self, reason: FinishReason, last: TokenEvent | None = None) -> None:
+        last = last or TokenEvent(text="")
+        event = replace(
+            last,
+            text=last.text + self._stop_strings.flush(),
+            finish_reason=reason,
+            usage=self.usage(self._num_output_tokens),
+            timings=self.clocks.timings(),
+        )
+        self.deliver = lambda: self._channel.publish(event)
