@@ -70,7 +70,7 @@ class KVBlock:
         """Use the arrays of `layers`; those of a frozen block belong to a prefix and are never written."""
         self.layers, self.is_frozen = layers, is_frozen
         _, self.num_groups, _, self.num_members, self.capacity, _ = layers[0].both.shape
-        self.users: dict[tuple[int, int], int] = {}
+        self.users: dict[tuple[int, int], set[SequenceCache]] = {}
 
     @classmethod
     def zeros(cls, shape: CacheShape, num_groups: int, num_members: int, capacity: int) -> KVBlock:
@@ -83,6 +83,24 @@ class KVBlock:
         """Number of cells, used or not."""
         return self.num_groups * self.num_members
 
+    def compact(self) -> None:
+        """Move out what is left, once less than half of the block is used: a whole grid must not be kept for a few of
+        its sequences. Each token is copied at most once for each time that the memory around it halves.
+        """
+        used = {key: max(one.num_own_tokens for one in users) for key, users in self.users.items()}
+        if self.is_frozen or 2 * sum(map(round_up, used.values())) >= self.num_cells * self.capacity:
+            return
+        for (group, member), num_tokens in used.items():
+            users = list(self.users[group, member])
+            layers: list[LayerCache] = []
+            for layer in self.layers:
+                both = np.zeros((2, 1, layer.both.shape[2], 1, round_up(num_tokens), layer.both.shape[5]), np.float32)
+                both[:, 0, :, 0, :num_tokens] = layer.both[:, group, :, member, :num_tokens]
+                layers.append(LayerCache.of(both))
+            cell = Cell(KVBlock(layers), 0, 0)
+            for one in users:
+                one.set_cell(cell)
+
 
 @dataclass(slots=True, eq=False)
 class Cell:
@@ -92,25 +110,21 @@ class Cell:
     group: int
     member: int
 
-    def acquire(self) -> Cell:
-        """Count one more user."""
-        key = self.group, self.member
-        self.block.users[key] = self.block.users.get(key, 0) + 1
-        return self
+    def acquire(self, user: SequenceCache) -> None:
+        """One more reads it."""
+        self.block.users.setdefault((self.group, self.member), set()).add(user)
 
-    def release(self) -> None:
-        """Count one user less."""
-        key = self.group, self.member
-        remaining = self.block.users[key] - 1
-        if remaining:
-            self.block.users[key] = remaining
-        else:
-            del self.block.users[key]
+    def release(self, user: SequenceCache) -> None:
+        """One reads it no more."""
+        users = self.block.users[self.group, self.member]
+        users.remove(user)
+        if not users:
+            del self.block.users[self.group, self.member]
 
     @property
     def is_writable(self) -> bool:
         """Whether nobody else reads this cell."""
-        return not self.block.is_frozen and self.block.users[self.group, self.member] == 1
+        return not self.block.is_frozen and len(self.block.users[self.group, self.member]) == 1
 
     def read(self, layer: int, num_tokens: int) -> FloatArray:
         """View (2, key heads, num_tokens, head_dim)."""
@@ -178,9 +192,9 @@ class SequenceCache:
 
     def set_cell(self, cell: Cell) -> None:
         """Move the own past to another cell."""
-        cell.acquire()
+        cell.acquire(self)
         if self.cell is not None:
-            self.cell.release()
+            self.cell.release(self)
         self.cell = cell
 
     def grow(self, num_tokens: int) -> None:
@@ -222,9 +236,10 @@ class SequenceCache:
         self.prefix, self.num_prefix_tokens = prefix, num_tokens
 
     def _drop_own(self) -> None:
-        if self.cell is not None:
-            self.cell.release()
-        self.cell, self.num_own_tokens = None, 0
+        cell, self.cell, self.num_own_tokens = self.cell, None, 0
+        if cell is not None:
+            cell.release(self)
+            cell.block.compact()
         self._set_frozen(None)
 
 
@@ -244,7 +259,9 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
     sequences = [(g, m, one) for g, row in enumerate(grid) for m, one in enumerate(row) if one is not None]
     leaving = Counter(one.cell.block for _, _, one in sequences if one.cell is not None)
     retiring = [
-        old for old, num_leaving in leaving.items() if not old.is_frozen and sum(old.users.values()) == num_leaving
+        old
+        for old, num_leaving in leaving.items()
+        if not old.is_frozen and sum(map(len, old.users.values())) == num_leaving
     ]
     longest = max(one.num_own_tokens for _, _, one in sequences)
     capacity = round_up(longest + num_new_tokens + 2 * math.isqrt(longest))
@@ -257,6 +274,8 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
             old.layers[layer] = target
     for group, member, one in sequences:
         one.set_cell(Cell(block, group, member))
+    for old in leaving:
+        old.compact()
     return block
 
 
