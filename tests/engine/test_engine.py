@@ -113,6 +113,26 @@ def test_batch_stays_within_its_budget_and_streams_go_on(
     assert any(len(backend.batches[step]) > 1 for step in decode), "with company"
 
 
+@pytest.mark.parametrize("num_streams", [1, 2, 7])
+def test_whole_chunk_fits_beside_any_number_of_streams(
+    backend: RecordingBackend, byte_tokenizer: ByteTokenizer, num_streams: int
+) -> None:
+    """A long prompt once starved for as long as two streams ran: each took a token of the one chunk it may feed."""
+    with Engine(backend, byte_tokenizer, max_batch_tokens=64) as engine:
+        backend.hold()
+        first = engine.stream(generate_request(max_tokens=40))
+        assert backend.entered.wait(30)
+        others = [engine.stream(generate_request(max_tokens=40)) for _ in range(num_streams - 1)]
+        (label,) = engine.submit(score_request(b"L" * 320))
+        backend.go()
+        label.result(timeout=30)
+        for stream in (first, *others):
+            list(stream)
+    places = [n for n, batch in enumerate(backend.batches) for chunk in batch if set(chunk.input_ids) == {ord("L")}]
+    assert len(places) == 10 and places[-1] < places[0] + 10 + num_streams, "a chunk in every step but those of prompts"
+    assert len(backend.batches[places[-1]]) > num_streams, "while the streams ran"
+
+
 def test_chunks_of_a_prompt_do_not_depend_on_company(byte_tokenizer: ByteTokenizer) -> None:
     """Bit-equality alone and in company needs the same cuts, whatever else is in the batch."""
 

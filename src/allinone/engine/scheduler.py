@@ -47,13 +47,15 @@ def schedule(
     left_to_prefill = chunk_tokens if any(rank[0] > _DECODE for rank, _ in wishes) else 0
     batch: list[Work] = []
     to_decode, to_prefill = max_batch_tokens - left_to_prefill, max_batch_tokens
+    is_beside_stream = False
     for rank, owner in wishes:
         if rank[0] == _DECODE:
             num_tokens, is_passed_over = _take(owner, batch, to_decode, chunk_tokens)
             to_decode -= num_tokens
-            to_prefill -= num_tokens
-            if isinstance(owner, Running) and owner.is_stream:
-                to_prefill = min(to_prefill, chunk_tokens)
+            is_beside_stream |= isinstance(owner, Running) and owner.is_stream
+            to_prefill = (
+                chunk_tokens if is_beside_stream else left_to_prefill + to_decode
+            )  # one whole chunk always fits
         else:
             num_tokens, is_passed_over = _take(owner, batch, to_prefill, chunk_tokens)
             to_prefill -= num_tokens
