@@ -101,6 +101,6 @@ def test_foreign_ids_in_a_memory_are_refused(ai: AllInOne) -> None:
     conversation = ai.conversation()
     talk(conversation, TEXTS[:1])
     memory = conversation.memory()
-    bad = replace(memory, ids=(10**9,) + memory.ids[1:])
+    bad = replace(memory, ids=(10**9, *memory.ids[1:]))
     with pytest.raises(Exception, match="outside the model's vocabulary"):
         ai.conversation().restore(conversation.turns, bad)

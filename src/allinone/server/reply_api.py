@@ -22,10 +22,20 @@ from allinone.server.sse import event_response
 from allinone.server.talks import Talks
 
 MAX_EVENT_NUMBER = 1_000_000
-_EVENTS = {
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "One event; `data` is a JSON object.",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^ans_[A-Za-z0-9_-]+:[0-9]+$"},
+        "event": {"enum": ["label", "token", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+_EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events: `label`, then `token`s, then `done` or `error`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 _EXAMPLES: dict[str, Any] = {

@@ -27,7 +27,7 @@ MAX_TITLE_CHARS = 40
 
 
 class _Live:
-    """One conversation in this process; `conversation` is None until it was read, `state` is what the store has of it."""
+    """One conversation in this process: None until it was read; `state` is what the store has of it."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
