@@ -27,6 +27,7 @@ class Contestant:
         works: names of the works it takes part in; all where None.
         num_slow: repetitions of a slow work within a round.
         is_ours: asked the works that only the product is asked.
+        is_server: asked the works of servers, and no others.
     """
 
     name: str
@@ -35,9 +36,12 @@ class Contestant:
     works: Sequence[str] | None = None
     num_slow: int = 3
     is_ours: bool = False
+    is_server: bool = False
 
     def does(self, work: Work, round_number: int) -> bool:
         """Whether it is asked in this round."""
+        if work.is_served != self.is_server:
+            return False
         if (work.only_ours and not self.is_ours) or (work.is_once and round_number > 0):
             return False
         return self.works is None or work.name in self.works

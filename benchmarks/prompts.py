@@ -25,6 +25,9 @@ OWN_TOKENS = 28
 MAX_MARKERS = 16
 """Tokens that the template puts around instructions; more than any template of this family does."""
 LABELS = ("正面", "负面")
+SERVED_CHAT = "bench-chat"
+_SPOKEN = "好了我你很天有在"
+"""What replies over HTTP are made of: single tokens, each a whole character."""
 NUM_TURNS, TURN_TOKENS = 50, 50
 _FILE = """---
 description: a label task of the benchmark
@@ -35,6 +38,18 @@ allinone.kind: label
 allinone.labels:
   正面: {name: positive}
   负面: {name: negative}
+---
+{{role "system"}}
+INSTRUCTIONS
+{{role "user"}}
+{{text}}
+"""
+_CHAT_FILE = """---
+description: a chat of the benchmark
+config: {temperature: 0}
+input: {schema: {text: string}}
+output: {format: text}
+allinone.kind: text
 ---
 {{role "system"}}
 INSTRUCTIONS
@@ -62,6 +77,8 @@ class Prompts:
     library: PromptLibrary
     tasks: tuple[str, ...]
     label_token_ids: tuple[int, ...]
+    spoken_token_ids: tuple[int, ...]
+    served_system: str
 
     def label_requests(self, count: int, *, seed: int, num_tasks: int = 1) -> list[dict[str, Any]]:
         """`count` label requests of `OWN_TOKENS` ids each, over the first `num_tasks` tasks in turn."""
@@ -81,6 +98,12 @@ class Prompts:
         call = prepare_call(self.library.get("chat"), self.encoder, {"text": text, "mood": LABELS[0]})
         prompt = self.encoder.encode(self.encoder.segments(call.messages()))
         return {"task": "chat", "text": text, "prefix": list(prompt.prefix_ids), "ids": list(prompt.input_ids)}
+
+    def served_request(self, text: str) -> dict[str, Any]:
+        """The chat that servers are asked; instructions and the text, as the template puts them together."""
+        call = prepare_call(self.library.get(SERVED_CHAT), self.encoder, {"text": text})
+        prompt = self.encoder.encode(self.encoder.segments(call.messages()))
+        return {"task": SERVED_CHAT, "text": text, "prefix": list(prompt.prefix_ids), "ids": list(prompt.input_ids)}
 
     def ids(self, count: int, *, seed: int) -> list[int]:
         """`count` token ids of running text."""
@@ -126,10 +149,25 @@ def make_prompts(folder: Path) -> Prompts:
     for index, (name, num_tokens) in enumerate(zip(names, PREFIX_TOKENS, strict=True)):
         turned = _INSTRUCTIONS[7 * index :] + _INSTRUCTIONS[: 7 * index]  # tasks share no beginning
         _write_task(folder / f"{name}.prompt", encoder, turned, num_tokens)
+    (folder / f"{SERVED_CHAT}.prompt").write_text(_CHAT_FILE.replace("INSTRUCTIONS", _INSTRUCTIONS), encoding="utf-8")
     library = PromptLibrary.load([folder])
     request = build_score_request(prepare_call(library.get(names[0]), encoder, {"text": "好"}), encoder)
     first_ids = tuple(ids[0] for ids in request.label_ids.values())
-    return Prompts(encoder=encoder, library=library, tasks=names, label_token_ids=first_ids)
+    return Prompts(
+        encoder=encoder,
+        library=library,
+        tasks=names,
+        label_token_ids=first_ids,
+        spoken_token_ids=_single_tokens(encoder, _SPOKEN),
+        served_system=_INSTRUCTIONS,
+    )
+
+
+def _single_tokens(encoder: PromptEncoder, characters: str) -> tuple[int, ...]:
+    """The ids of characters that are one token each."""
+    found = [encoder.tokenizer.tokenize(character, control=False) for character in characters]
+    assert all(len(ids) == 1 for ids in found), "each has to be a token of its own"
+    return tuple(ids[0] for ids in found)
 
 
 def _write_task(file: Path, encoder: PromptEncoder, instructions: str, num_tokens: int) -> None:

@@ -70,10 +70,12 @@ def show_value(metric: str, value: float) -> str:
     return f"{value:.3g} /s" if value < 100 else f"{value:.0f} /s"
 
 
-def show_figures(result: Mapping[str, Any]) -> str:
-    """Every figure of every peer: the median of the rounds."""
+def show_figures(result: Mapping[str, Any], *, of_servers: bool = False) -> str:
+    """Every figure of every peer that is a server, or is none: the median of the rounds."""
     figures = collect(result)
-    names = [name for name in result["peers"] if figures[name]]
+    names = [name for name, peer in result["peers"].items() if figures[name] and _is_server(peer) == of_servers]
+    if not names:
+        return "Not measured."
     titles = [result["peers"][name]["title"] for name in names]
     lines = [f"| | {' | '.join(titles)} |", "| --- |" + " --- |" * len(names)]
     for metric, about in METRICS.items():
@@ -84,6 +86,10 @@ def show_figures(result: Mapping[str, Any]) -> str:
         if any(cell != "–" for cell in cells):
             lines.append(f"| {about.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _is_server(peer: Mapping[str, Any]) -> bool:
+    return peer.get("is_server", False)
 
 
 def find_agreement(result: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -146,7 +152,7 @@ def draw_pictures(result: Mapping[str, Any]) -> dict[str, str]:
 def _bars(metric: str, figures: Mapping[str, Mapping[str, Mapping[int, float]]], peers: Mapping[str, Any]) -> list[Bar]:
     bars = []
     for name, peer in peers.items():
-        if rounds := figures[name].get(metric):
+        if not _is_server(peer) and (rounds := figures[name].get(metric)):
             values = list(rounds.values())
             median = statistics.median(values)
             bars.append(
@@ -184,12 +190,14 @@ def write_readme(result: Mapping[str, Any], source: str) -> str:
         "LOAD": f"{load['before']} before, {load['after']} after{busy or '; ' + load['reason'] + '.'}",
         "ROWS": show_rows(compare(result)),
         "FIGURES": show_figures(result),
+        "SERVERS": show_figures(result, of_servers=True),
         "PICTURES": pictures,
         "AGREEMENT": show_agreement(result),
         "FAILURES": show_failures(result),
         "LABEL": prompts["label"],
         "LABELS_8": prompts["labels_8"],
         "CHAT": prompts["chat"],
+        "SERVED_CHAT": prompts["served"],
         "PEERS": about,
     }
     for key, value in values.items():

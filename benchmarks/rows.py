@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from benchmarks.works import METRICS
 
-OURS = "ours"
+OURS, OUR_SERVER = "ours", "ours_server"
 ARTICLES = ("transformers",)
 EIGHT_BIT = ("llamacpp", "xllamacpp", "ctranslate2", "openvino")
 SERVERS = ("xllamacpp", "ctranslate2", "openvino")
+LLAMA_SERVER = ("llama_server",)
 ENGINES = (*EIGHT_BIT, "llamacpp_bf16", "llamacpp_q4_0")
 Kind = Literal["times", "share"]
 Rounds = Mapping[int, float]
@@ -29,6 +30,7 @@ class Row:
 
     Attributes:
         kind: "times": how many times better than the others, at least; "share": what part of theirs, at most.
+        own: whose figure is compared.
         metric: which figure; a key of `METRICS`.
         against: the best of these peers counts; empty for a ratio within the product.
         of: for a ratio within the product: (figures of it, the whole result) -> the value of each round.
@@ -39,6 +41,7 @@ class Row:
     must: float | None
     aim: float
     kind: Kind = "times"
+    own: str = OURS
     metric: str = ""
     against: Sequence[str] = ()
     of: Callable[[Mapping[str, Rounds], Mapping[str, Any]], Rounds] | None = None
@@ -139,6 +142,22 @@ ROWS: Sequence[Row] = (
         title="part of the machine's int8 limit, 32 labels in flight", kind="share", of=_limit_share, is_floor=True,
         must=0.6, aim=0.75,
     ),
+    Row(
+        title="`allinone serve`: labels/s over 8 tasks, against llama.cpp's server", own=OUR_SERVER,
+        metric="served_labels_per_s", against=LLAMA_SERVER, must=None, aim=8,
+    ),
+    Row(
+        title="`allinone serve`: first token of a chat, 8 clients, part of llama.cpp's server's", kind="share",
+        own=OUR_SERVER, metric="served_first_8_s", against=LLAMA_SERVER, must=None, aim=0.5,
+    ),
+    Row(
+        title="`allinone serve`: first token of a chat, 32 clients, part of llama.cpp's server's", kind="share",
+        own=OUR_SERVER, metric="served_first_32_s", against=LLAMA_SERVER, must=None, aim=0.5,
+    ),
+    Row(
+        title="`allinone serve`: peak memory, part of llama.cpp's server's", kind="share", own=OUR_SERVER,
+        metric="served_peak_bytes", against=LLAMA_SERVER, must=None, aim=1,
+    ),
 )  # fmt: skip
 
 
@@ -163,7 +182,7 @@ def collect(result: Mapping[str, Any]) -> dict[str, dict[str, dict[int, float]]]
 
 
 def _compare_row(row: Row, figures: Mapping[str, Mapping[str, Rounds]], result: Mapping[str, Any]) -> Compared:
-    ours = figures.get(OURS, {})
+    ours = figures.get(row.own, {})
     if row.of is not None:
         ratios = row.of(ours, result)
         return Compared(row=row, ratios=tuple(ratios[number] for number in sorted(ratios)))

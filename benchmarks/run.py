@@ -89,6 +89,7 @@ def make_contestant(peer: PeerSettings, args: argparse.Namespace, settings: Sett
         works=peer.works,
         num_slow=peer.num_slow,
         is_ours=peer.adapter == "ours",
+        is_server=peer.is_server,
     )
 
 
@@ -125,7 +126,7 @@ def describe_peers(
     loads = {one.name: one.load for one in contestants}
     described = {}
     for peer in peers:
-        entry: dict[str, Any] = {"title": peer.title, "quantization": peer.quantization}
+        entry: dict[str, Any] = {"title": peer.title, "quantization": peer.quantization, "is_server": peer.is_server}
         if peer.name in missing:
             entry["missing"] = missing[peer.name]
         else:
@@ -182,6 +183,7 @@ def describe_prompts(prompts: Prompts, shape: str) -> dict[str, Any]:
         "label": describe(eight[:1]),
         "labels_8": describe(eight),
         "chat": describe([chat]),
+        "served": describe([prompts.served_request(eight[0]["text"])]),
         "ops_per_label": 2 * num_linear_parameters(SHAPES[shape]) * own,
     }
 

@@ -54,6 +54,7 @@ class PeerSettings:
     second_form: str | None = None
     works: tuple[str, ...] | None = None
     num_slow: int = 3
+    is_server: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class PeerFailed(Exception):
 
 
 class PeerProcess:
-    """One running peer.
+    """One running peer, with what it starts itself: a group of processes that is paused and ended as one.
 
     Args:
         name: for messages.
@@ -44,6 +45,7 @@ class PeerProcess:
                 list(command), cwd=ROOT, text=True, encoding="utf-8", errors="replace",
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+                process_group=0 if _CAN_PAUSE else None,
             )  # fmt: skip
         except OSError as error:
             raise PeerFailed(f"not installed: {error.strerror}") from error
@@ -99,17 +101,25 @@ class PeerProcess:
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        self._end_what_is_left()
         self._reader.join(timeout=5)
         self._process.stdout.close()
 
     def _signal(self, *, is_paused: bool) -> None:
         """While another peer is measured this one gets no processor, whatever its threads do when idle."""
         if _CAN_PAUSE and self._is_paused != is_paused and self.is_alive:
-            self._process.send_signal(signal.SIGSTOP if is_paused else signal.SIGCONT)
+            os.killpg(self._process.pid, signal.SIGSTOP if is_paused else signal.SIGCONT)
             self._is_paused = is_paused
+
+    def _end_what_is_left(self) -> None:
+        """What it had started and has left behind, once it has ended."""
+        if _CAN_PAUSE:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _say_why(self, reason: str) -> str:
         self._process.wait()
+        self._end_what_is_left()
         self._reader.join(timeout=5)
         code = self._process.returncode
         if not reason and code < 0:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.prompts import NUM_TURNS, TURN_TOKENS, Prompts
+from benchmarks.prompts import NUM_TURNS, SERVED_CHAT, TURN_TOKENS, Prompts
 
 NUM_IN_FLIGHT, NUM_TASKS, NUM_STREAMS = 32, 8, 16
 NUM_ANSWERS_COMPARED = 32
+NUM_SERVED_LABELS = 64
+FEW_CLIENTS, MANY_CLIENTS, SERVED_TOKENS = 8, 32, 24
 Message = dict[str, Any]
 Metrics = dict[str, Any]
 Better = Literal["lower", "higher"]
@@ -42,6 +44,12 @@ METRICS: Mapping[str, Metric] = {
     "apart_reply_s": Metric(title="label and then reply, first reply token", unit="s", better="lower"),
     "chat_50_s": Metric(title=f"first token of chat turn {NUM_TURNS}", unit="s", better="lower"),
     "peak_bytes": Metric(title="peak memory after labels and one stream", unit="bytes", better="lower"),
+    "served_labels_per_s": Metric(
+        title=f"labels a second over {NUM_TASKS} tasks, {NUM_IN_FLIGHT} connections", unit="per_s", better="higher"
+    ),
+    "served_first_8_s": Metric(title=f"first token of a chat, {FEW_CLIENTS} clients", unit="s", better="lower"),
+    "served_first_32_s": Metric(title=f"first token of a chat, {MANY_CLIENTS} clients", unit="s", better="lower"),
+    "served_peak_bytes": Metric(title="peak memory of the server after all of it", unit="bytes", better="lower"),
     "installed_bytes": Metric(title="installed dependencies", unit="bytes", better="lower"),
     "model_bytes": Metric(title="model on disk", unit="bytes", better="lower"),
 }
@@ -57,6 +65,7 @@ class Work:
         only_ours: asked of the product alone.
         is_slow: repeated as often as the peer's `num_slow` says.
         is_once: asked in the first round alone: the answer is always the same.
+        is_served: asked of servers, over HTTP; the others are not.
     """
 
     name: str
@@ -65,6 +74,7 @@ class Work:
     only_ours: bool = False
     is_slow: bool = False
     is_once: bool = False
+    is_served: bool = False
 
 
 def _ask_one_label(prompts: Prompts, round_number: int, repeats: int) -> Message:
@@ -111,12 +121,35 @@ def _ask_agreement(prompts: Prompts, round_number: int, repeats: int) -> Message
     return {"op": "next_tokens", "requests": prompts.label_requests(NUM_ANSWERS_COMPARED, seed=12_000)}
 
 
+def _ask_served_labels(prompts: Prompts, round_number: int, repeats: int) -> Message:
+    count = (repeats + 1) * NUM_SERVED_LABELS
+    requests = prompts.label_requests(count, seed=13_000 + round_number, num_tasks=NUM_TASKS)
+    batches = [requests[start : start + NUM_SERVED_LABELS] for start in range(0, count, NUM_SERVED_LABELS)]
+    return {"op": "labels", "batches": batches, "token_ids": prompts.label_token_ids}
+
+
+def _ask_served_chat(num_clients: int) -> Callable[[Prompts, int, int], Message]:
+    def ask(prompts: Prompts, round_number: int, repeats: int) -> Message:
+        seed = 14_000 + 100 * num_clients + round_number
+        texts = [one["text"] for one in prompts.label_requests(num_clients * (repeats + 1), seed=seed)]
+        return {
+            "op": "served_chat",
+            "system": prompts.served_system,
+            "task": SERVED_CHAT,
+            "clients": [texts[number::num_clients] for number in range(num_clients)],
+            "num_tokens": SERVED_TOKENS,
+            "token_ids": prompts.spoken_token_ids,
+        }
+
+    return ask
+
+
 def _median(key: str, name: str) -> Callable[[Message], Metrics]:
     return lambda answer: {name: statistics.median(answer[key])}
 
 
-def _rate(name: str) -> Callable[[Message], Metrics]:
-    return lambda answer: {name: NUM_IN_FLIGHT / statistics.median(answer["seconds"])}
+def _rate(name: str, count: int = NUM_IN_FLIGHT) -> Callable[[Message], Metrics]:
+    return lambda answer: {name: count / statistics.median(answer["seconds"])}
 
 
 def _read_reply(answer: Message) -> Metrics:
@@ -141,5 +174,21 @@ WORKS: Sequence[Work] = (
     Work(name="chat_50", ask=_ask_chat, read=_median("seconds", "chat_50_s"), is_slow=True),
     Work(name="overhead", ask=_ask_overhead, read=dict, only_ours=True),
     Work(name="agreement", ask=_ask_agreement, read=dict, is_once=True),
+    Work(
+        name="served_labels", ask=_ask_served_labels, read=_rate("served_labels_per_s", NUM_SERVED_LABELS),
+        is_slow=True, is_served=True,
+    ),
+    Work(
+        name="served_chat_8", ask=_ask_served_chat(FEW_CLIENTS), read=_median("seconds", "served_first_8_s"),
+        is_slow=True, is_served=True,
+    ),
+    Work(
+        name="served_chat_32", ask=_ask_served_chat(MANY_CLIENTS), read=_median("seconds", "served_first_32_s"),
+        is_slow=True, is_served=True,
+    ),
+    Work(
+        name="served_memory", ask=lambda *_: {"op": "memory"},
+        read=lambda answer: {"served_peak_bytes": answer["peak_bytes"]}, is_served=True,
+    ),
 )  # fmt: skip
 """In this order: memory is read before long prompts and many streams make it another question."""

@@ -190,18 +190,24 @@ def _size(path: Any) -> int:
     return path.stat().st_size if path.is_file() and path.suffix != ".pyc" else 0
 
 
-def peak_bytes() -> int:
-    """Largest resident size so far. (On Linux `ru_maxrss` begins at the size of the parent.)"""
-    status = Path("/proc/self/status")
+def peak_bytes(process_id: int | None = None) -> int:
+    """Largest resident size so far, of this or another process. (`ru_maxrss` of Linux begins at the parent's size.)"""
+    status = _status_file(process_id)
     if status.is_file():
         return _kilobytes(status.read_text(), "VmHWM") * 1024
+    if process_id is not None:
+        raise NotImplementedError("this system does not say what another process holds")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
-def resident_bytes() -> int:
-    """Resident size now; 0 where the system does not say."""
-    status = Path("/proc/self/status")
+def resident_bytes(process_id: int | None = None) -> int:
+    """Resident size now, of this or another process; 0 where the system does not say."""
+    status = _status_file(process_id)
     return _kilobytes(status.read_text(), "VmRSS") * 1024 if status.is_file() else 0
+
+
+def _status_file(process_id: int | None) -> Path:
+    return Path("/proc") / ("self" if process_id is None else str(process_id)) / "status"
 
 
 def _kilobytes(status: str, key: str) -> int:

@@ -22,18 +22,7 @@ class XllamaCppPeer(Peer):
     def load(self, model: str, threads: int, second_model: str | None) -> None:
         import xllamacpp
 
-        params = xllamacpp.CommonParams()
-        params.model.path = model
-        params.n_ctx = CONTEXT_TOKENS
-        params.n_parallel = NUM_SLOTS
-        params.kv_unified = True
-        params.cont_batching = True
-        params.cache_prompt = True
-        params.cpuparams.n_threads = threads
-        params.cpuparams_batch.n_threads = threads
-        params.verbosity = 0
-        params.warmup = True
-        self._server: Any = xllamacpp.Server(params)
+        self._server: Any = xllamacpp.Server(server_params(model, threads, num_slots=NUM_SLOTS))
         self._threads = ThreadPoolExecutor(64)
 
     def label(self, request: Request, token_ids: Sequence[int]) -> None:
@@ -80,6 +69,24 @@ class XllamaCppPeer(Peer):
         if failures:
             raise RuntimeError(str(failures[0]))
         return None
+
+
+def server_params(model: str, threads: int, *, num_slots: int) -> Any:
+    """llama.cpp's server as it serves many at once best: one memory for all slots, prefix caching on."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = model
+    params.n_ctx = CONTEXT_TOKENS
+    params.n_parallel = num_slots
+    params.kv_unified = True
+    params.cont_batching = True
+    params.cache_prompt = True
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    params.verbosity = 0
+    params.warmup = True
+    return params
 
 
 def _is_last(part: Any) -> bool:

@@ -22,11 +22,12 @@ def _benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start_fake() -> Callable[..., Any]:
-    """Starts `fake_peer.py`; its arguments say how it behaves."""
+    """Starts `fake_peer.py`, or another program of this folder; its arguments say how it behaves."""
 
-    def start(name: str, *behaviour: str) -> Any:
+    def start(name: str, *behaviour: str, program: str = "fake_peer.py", log: Path | None = None) -> Any:
         from benchmarks.wire import PeerProcess
 
-        return PeerProcess(name, [sys.executable, str(Path(__file__).with_name("fake_peer.py")), *behaviour], threads=1)
+        command = [sys.executable, str(Path(__file__).with_name(program)), *behaviour]
+        return PeerProcess(name, command, threads=1, log=log)
 
     return start

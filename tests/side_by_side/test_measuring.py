@@ -146,6 +146,24 @@ def test_peer_that_cannot_load_is_reported_in_each_round(start_fake: Start) -> N
     assert {figure["peer"] for figure in measured.figures} == {"good"}
 
 
+def test_servers_and_others_are_asked_their_own_works(start_fake: Start) -> None:
+    """A server has no streams in process to be measured, and the others have no clients."""
+    from benchmarks.measuring import Contestant, measure_rounds
+    from benchmarks.works import Work
+
+    works = (
+        Work(name="one_label", ask=lambda *_: LABEL, read=lambda answer: {}),
+        Work(name="served_labels", ask=lambda *_: LABELS, read=lambda answer: {}, is_served=True),
+    )
+    contestants = [
+        Contestant(name=name, start=partial(start_fake, name), load=LOAD, is_server=is_server)
+        for name, is_server in (("library", False), ("server", True))
+    ]
+    measured = measure_rounds(contestants, works, lambda work, *_: work.ask(None, 0, 0), num_rounds=1)
+    done = {(figure["peer"], figure["work"]) for figure in measured.figures if figure["work"] != "load"}
+    assert done == {("library", "one_label"), ("server", "served_labels")}
+
+
 def test_decoding_counts_while_all_streams_run() -> None:
     """Neither the prefill of a late stream nor the end of a long one makes a peer look faster or slower."""
     from benchmarks.peers.serving import Peer

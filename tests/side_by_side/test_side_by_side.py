@@ -27,6 +27,9 @@ def test_prompts_have_the_counts_that_are_promised(tmp_path: Path) -> None:
     assert requests != prompts.label_requests(40, seed=2, num_tasks=8)
     assert len(prompts.label_token_ids) == len(set(prompts.label_token_ids)) == 2
     assert len(prompts.ids(2_450, seed=0)) == 2_450
+    served = prompts.served_request(requests[0]["text"])
+    assert len(served["prefix"]) > 60 and len(served["ids"]) == 28, "a chat differs in its instructions only"
+    assert len(set(prompts.spoken_token_ids)) == 8
 
 
 def test_all_formats_hold_the_same_weights(tmp_path: Path) -> None:
@@ -68,8 +71,11 @@ def test_settings_name_what_is_there() -> None:
         assert (ROOT / "benchmarks" / "peers" / f"{peer.adapter}.py").is_file()
         assert set(peer.works or ()) <= works
         assert peer.form in {"safetensors", "compiled", *settings.commands} or peer.form.endswith(".gguf")
-        assert peer.environment.requirements or peer.install.startswith("make") or peer.name == "ours"
-    assert {name for row in ROWS for name in row.against} <= set(settings.peers)
+        is_by_us = peer.install.startswith("make") or peer.name == "ours"
+        assert is_by_us or settings.environments[peer.install.split()[-1]].requirements
+    assert {name for row in ROWS for name in (*row.against, row.own)} <= set(settings.peers)
+    for row in ROWS:
+        assert len({settings.peers[name].is_server for name in (*row.against, row.own)}) == 1, "they do the same works"
     assert all(row.metric in METRICS or row.of for row in ROWS)
 
 
@@ -80,6 +86,17 @@ def _result() -> dict[str, Any]:
         {"round": number, "peer": name, "work": "one_label", "one_label_s": values[number]}
         for name, values in seconds.items()
         for number in (0, 1)
+    ]
+    served = {"ours_server": (80.0, 90.0), "llama_server": (8.0, 10.0)}
+    figures += [
+        {"round": number, "peer": name, "work": "served_labels", "served_labels_per_s": values[number]}
+        for name, values in served.items()
+        for number in (0, 1)
+    ]
+    memory = {"ours_server": 9 * 10**8, "llama_server": 12 * 10**8}
+    figures += [
+        {"round": 0, "peer": name, "work": "served_memory", "served_peak_bytes": value}
+        for name, value in memory.items()
     ]
     overhead = {"whole_s": 0.0206, "extend_s": 0.0203, "engine_s": 0.02}
     figures += [{"round": 0, "peer": "ours", "work": "overhead", **overhead}]
@@ -97,12 +114,16 @@ def _result() -> dict[str, Any]:
             "cpu": "A CPU", "features": ["avx512_vnni"], "kernel": "k", "cores": 2, "threads": 2, "system": "Linux x",
             "python": "3.11.0", "allinone": "0.1.0", "commit": "abc1234",
         },
-        "prompts": {"label": "68 + 28", "labels_8": "62 to 72 + 28", "chat": "40 + 50", "ops_per_label": 1_000},
+        "prompts": {
+            "label": "68 + 28", "labels_8": "62 to 72 + 28", "chat": "40 + 50", "served": "93 + 28",
+            "ops_per_label": 1_000,
+        },
         "peers": {
             name: {"title": title, "quantization": "int8", "versions": {"lib": "1.2"}, "installed_bytes": 10**8}
             for name, title in titles.items()
         }
-        | {"openvino": {"title": "OpenVINO", "quantization": "int8", "missing": "not installed: setup"}},
+        | {"openvino": {"title": "OpenVINO", "quantization": "int8", "missing": "not installed: setup"}}
+        | {name: {"title": name.upper(), "quantization": "int8", "is_server": True} for name in served},
     }  # fmt: skip
 
 
@@ -121,6 +142,19 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert overhead.ratios == pytest.approx((0.03,)) and overhead.verdict == "aim reached"
     assert rows["decode, one stream, against transformers"].verdict == "not measured"
     assert rows["installed dependencies, part of transformers'"].verdict == "MUST MISSED"
+
+
+def test_servers_are_compared_with_servers() -> None:
+    """The product's server against llama.cpp's, not against what either does in process."""
+    from benchmarks.rows import compare
+
+    rows = {one.row.title: one for one in compare(_result())}
+    labels = rows["`allinone serve`: labels/s over 8 tasks, against llama.cpp's server"]
+    assert labels.ratios == pytest.approx((10, 9)) and labels.verdict == "aim reached"
+    memory = rows["`allinone serve`: peak memory, part of llama.cpp's server's"]
+    assert memory.ratios == pytest.approx((0.75,)) and memory.verdict == "aim reached"
+    chat = rows["`allinone serve`: first token of a chat, 8 clients, part of llama.cpp's server's"]
+    assert chat.verdict == "not measured" and chat.note == "without llama_server"
 
 
 def test_missed_target_is_called_missed() -> None:
@@ -146,6 +180,10 @@ def test_report_is_deterministic_and_hides_nothing() -> None:
     assert "others used 40 %" in page and "doubtful" in page
     assert "CT2: 1 of 4 — **this is not the same model" in page and "allinone: 3 of 4\n" in page
     assert "| one label, against transformers | 30 × | 45 × | **40 ×** (30 × to 50 ×) | must met |" in page
+    in_process, over_http = page.split("### Over HTTP")[0].split("## Figures")[1], page.split("### Over HTTP")[1]
+    assert "OURS_SERVER" not in in_process, "servers have a table of their own"
+    assert "| labels a second over 8 tasks, 32 connections | 85 /s | 9 /s |" in over_http
+    assert "(93 + 28 tokens" in page
     pictures = draw_pictures(_result())
     assert set(pictures) == {"waiting.svg", "cost.svg"} and pictures == draw_pictures(_result())
     assert "![Waiting, shorter is better](pictures/waiting.svg)" in page and "throughput.svg" not in page
