@@ -13,13 +13,16 @@ NEEDS := pyproject.toml constraints.txt scripts/install.py
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help run llamacpp test test-llamacpp test-real test-training check fix docs bench model clean
+.PHONY: help run serve llamacpp test test-llamacpp test-real test-training check fix docs bench model clean
 
 help: ## what can be made
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP)default ## chat with the bundled model (ARGS="--lang en" is passed on)
 	exec $(BIN)/allinone $(ARGS)
+
+serve: $(STAMP)server ## serve the page and the API on this machine (ARGS="--port 8080" is passed on)
+	exec $(BIN)/allinone serve $(ARGS)
 
 llamacpp: $(STAMP)default ## build llama.cpp for this CPU and try it: the backend llamacpp (minutes, once)
 	$(BIN)/python scripts/build_llamacpp.py

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from allinone.cli.main import EXIT_CODES, app
 from allinone.errors import AllInOneError
 from allinone.prompts.library import PromptLibrary
+from allinone.server.problems import HTTP_STATUS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -32,6 +33,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("models", "import"),
     ("models", "info"),
     ("models", "tune"),
+    ("serve",),
+    ("keys",),
+    ("keys", "new"),
+    ("keys", "list"),
+    ("keys", "revoke"),
     ("bench",),
     ("doctor",),
 )
@@ -60,16 +66,18 @@ def render_errors() -> str:
         "# Errors",
         "",
         "Everything that fails on purpose raises a class of this tree. `str(error)` is one message that names the",
-        "value and the choices, and a hint; `code` is stable for programs; the exit code is that of the command line.",
+        "value and the choices, and a hint; `code` is stable for programs; the exit code is that of the command line,",
+        "the status that of the server (422 is 400 on OpenAI's paths).",
         "",
-        "| class | code | exit code | may work later | what it means |",
-        "| --- | --- | --- | --- | --- |",
+        "| class | code | exit code | HTTP status | may work later | what it means |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for depth, error in walk(AllInOneError):
         meaning = (error.__doc__ or "").strip().splitlines()[0]
         indent = "&nbsp;" * 4 * depth
         retryable = "yes" if error.retryable else ""
-        lines.append(f"| {indent}`{error.__name__}` | `{error.code}` | {EXIT_CODES[error]} | {retryable} | {meaning} |")
+        codes = f"`{error.code}` | {EXIT_CODES[error]} | {HTTP_STATUS[error]}"
+        lines.append(f"| {indent}`{error.__name__}` | {codes} | {retryable} | {meaning} |")
     return "\n".join([*lines, ""])
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make `.venv` and install this package into it, saying how far it is: what `make run` and `make test` call first.
 
-    python3 scripts/install.py [default|dev|transformers|train]
+    python3 scripts/install.py [default|server|dev|transformers|train]
 
 Only wheels of the versions in constraints.txt are installed; nothing is compiled. A stamp in `.venv` is written after
 pip has succeeded and not before, so an interrupted run is simply repeated. Runs under the system's Python with the
@@ -16,12 +16,19 @@ import sys
 
 OLDEST = (3, 10)
 NEWER_PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
-EXTRAS = {"default": "", "dev": "[dev]", "transformers": "[dev,transformers]", "train": "[dev,train]"}
+EXTRAS = {
+    "default": "",
+    "server": "[server]",
+    "dev": "[server,postgres,dev]",
+    "transformers": "[server,postgres,dev,transformers]",
+    "train": "[server,postgres,dev,train]",
+}
 STAMPS = {
     "default": ("default",),
-    "dev": ("default", "dev"),
-    "transformers": ("default", "dev", "transformers"),
-    "train": ("default", "dev", "train"),
+    "server": ("default", "server"),
+    "dev": ("default", "server", "postgres", "dev"),
+    "transformers": ("default", "server", "postgres", "dev", "transformers"),
+    "train": ("default", "server", "postgres", "dev", "train"),
 }
 WHEEL = re.compile(
     r"\s*(?:Downloading|Using cached|Processing) (?:\S*/)?(?P<name>\w[\w.]*)-\d\S*\.whl(?: \((?P<size>\d[^)]*)\)|\s)"

@@ -24,6 +24,8 @@ _EXTRAS = {
     "training": ("train", ("torch", "tqdm", "pypinyin", "vaderSentiment", "matplotlib")),
 }
 """Marker -> the extra that its tests need, and the packages that tell whether it is installed."""
+_SETTINGS = ("MODEL", "TASKS", "THREADS", "LANG", "DEBUG", "API_KEY", "STORE")
+_CHROMIUM = ("chromium", "chromium-browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
-    for name in ("ALLINONE_MODEL", "ALLINONE_TASKS", "ALLINONE_THREADS", "ALLINONE_LANG", "ALLINONE_DEBUG"):
-        os.environ.pop(name, None)
+    for name in _SETTINGS:
+        os.environ.pop(f"ALLINONE_{name}", None)
     folder = tempfile.mkdtemp(prefix="allinone-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["ALLINONE_HOME"] = os.path.join(folder, "home")
@@ -52,6 +54,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker(marker):
                     item.add_marker(skip)
+    if _find_chromium() is None and os.environ.get("CI") != "true":
+        skip = pytest.mark.skip(reason="needs chromium (Debian: sudo apt install chromium)")
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(skip)
+
+
+def _find_chromium() -> str | None:
+    return next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The browser for tests of the page; a machine with CI=true must have it."""
+    path = _find_chromium()
+    assert path is not None, f"none of {', '.join(_CHROMIUM)} is on the PATH"
+    return path
 
 
 @pytest.fixture(autouse=True)

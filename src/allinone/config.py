@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,8 @@ class Settings:
             "en" for every other.
         home: ALLINONE_HOME, else the platform's folder for user data; downloaded models live in it.
         cache: ALLINONE_CACHE, else the platform's cache folder; everything in it can be made again.
+        store: ALLINONE_STORE, URL of the server's database; None where not set.
+        api_key: ALLINONE_API_KEY, the one key of a server; None where not set.
     """
 
     model: str | None
@@ -38,6 +40,8 @@ class Settings:
     lang: Language
     home: Path
     cache: Path
+    store: str | None = field(default=None, repr=False)  # it may hold a password
+    api_key: str | None = field(default=None, repr=False)
 
     @property
     def models_dir(self) -> Path:
@@ -66,6 +70,8 @@ class Settings:
             lang=_language(variables),
             home=_folder(variables, "ALLINONE_HOME", "data"),
             cache=_folder(variables, "ALLINONE_CACHE", "cache"),
+            store=variables.get("ALLINONE_STORE"),
+            api_key=variables.get("ALLINONE_API_KEY"),
         )
 
 

@@ -68,6 +68,36 @@ class ContextLengthExceeded(UsageError):
     code = "context_length_exceeded"
 
 
+class AuthenticationRequired(UsageError):
+    """The server wants a key, and none or a wrong one was given."""
+
+    code = "authentication_required"
+
+
+class NotAllowed(UsageError):
+    """The key, the page or the name that was used may not do this."""
+
+    code = "not_allowed"
+
+
+class NotFound(UsageError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    code = "not_found"
+
+
+class RequestTooLarge(UsageError):
+    """A request to the server is larger, or nested deeper, than it takes."""
+
+    code = "request_too_large"
+
+
+class RequestTooSlow(UsageError):
+    """The body of a request to the server did not come in time."""
+
+    code = "request_too_slow"
+
+
 class PromptError(UsageError):
     """A `.prompt` file is wrong.
 
@@ -118,7 +148,7 @@ class VerbalizerError(PromptError):
 
 
 class VersionConflict(PromptError):
-    """A prompt version differs from the one that was expected."""
+    """A prompt or a conversation is not (any more) as the caller last saw it."""
 
     code = "version_conflict"
 
@@ -207,6 +237,48 @@ class CacheFull(CapacityError):
     """The token budget of the KV cache is spent on running requests."""
 
     code = "cache_full"
+
+
+class TooManyRequests(CapacityError):
+    """A key asks for more than its share: too often, too many streams, too many tokens today.
+
+    Args:
+        retry_after_s: when the next request will be taken.
+    """
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class ServerBusy(CapacityError):
+    """The server as a whole has no room: connections, streams, request bodies or key checks under way.
+
+    Args:
+        retry_after_s: when it is worth another try.
+    """
+
+    code = "server_busy"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class ShuttingDown(CapacityError):
+    """The server is being stopped: what runs is finished, nothing new is begun.
+
+    Args:
+        retry_after_s: when another one is likely to be there.
+    """
+
+    code = "shutting_down"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 5.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class StoreError(AllInOneError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "allinone"
-_FOLDERS = (".ci", "benchmarks", "docs", "examples", "scripts", "src", "tests", "training")
+_FOLDERS = (".ci", "benchmarks", "deploy", "docs", "examples", "scripts", "src", "tests", "training")
 _NOT_OURS = {"__pycache__", ".venvs", "node_modules"}
 _NOT_TEXT = {".gguf", ".onnx", ".bin", ".npz", ".png", ".xz", ".pyc", ".safetensors"}
 

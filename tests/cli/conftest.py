@@ -18,8 +18,8 @@ Cli: TypeAlias = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine it runs on counts: no settings, no models, no locale, no terminal width."""
-    for name in ("ALLINONE_MODEL", "ALLINONE_TASKS", "ALLINONE_THREADS", "ALLINONE_LANG", "ALLINONE_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("MODEL", "TASKS", "THREADS", "LANG", "DEBUG", "API_KEY", "STORE"):
+        monkeypatch.delenv(f"ALLINONE_{name}", raising=False)
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.setenv(name, "C")
     monkeypatch.setenv("ALLINONE_HOME", str(tmp_path_factory.mktemp("home")))

@@ -40,7 +40,8 @@ class Block:
 
 def documents() -> list[Path]:
     """Every page that people read; README.zh-CN.md repeats README.md's blocks (a test compares them)."""
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md"]
+    pages += sorted((ROOT / "docs").rglob("*.md"))
     return [page for page in pages if page.exists()]
 
 

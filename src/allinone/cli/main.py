@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from allinone import errors
-from allinone.cli import bench, doctor, run
+from allinone.cli import bench, doctor, keys, run, serve
 from allinone.cli import models as models_commands
 from allinone.cli import tasks as tasks_commands
 from allinone.cli.options import (
@@ -38,6 +38,11 @@ EXIT_CODES: dict[type[errors.AllInOneError], int] = {
     errors.UnknownModel: EXIT_USAGE,
     errors.InvalidInput: EXIT_USAGE,
     errors.ContextLengthExceeded: EXIT_USAGE,
+    errors.AuthenticationRequired: EXIT_USAGE,
+    errors.NotAllowed: EXIT_USAGE,
+    errors.NotFound: EXIT_USAGE,
+    errors.RequestTooLarge: EXIT_USAGE,
+    errors.RequestTooSlow: EXIT_USAGE,
     errors.PromptError: EXIT_USAGE,
     errors.PromptNotFound: EXIT_USAGE,
     errors.MissingVariable: EXIT_USAGE,
@@ -56,6 +61,9 @@ EXIT_CODES: dict[type[errors.AllInOneError], int] = {
     errors.CapacityError: EXIT_FAILED,
     errors.QueueFull: EXIT_FAILED,
     errors.CacheFull: EXIT_FAILED,
+    errors.TooManyRequests: EXIT_FAILED,
+    errors.ServerBusy: EXIT_FAILED,
+    errors.ShuttingDown: EXIT_FAILED,
     errors.StoreError: EXIT_FAILED,
     errors.SchemaTooNew: EXIT_FAILED,
     errors.MigrationFailed: EXIT_FAILED,
@@ -125,6 +133,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.add_typer(tasks_commands.app, name="tasks")
 app.add_typer(models_commands.app, name="models")
+app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
