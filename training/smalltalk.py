@@ -90,7 +90,7 @@ def vary(text: str, language: str, rng: random.Random) -> str:
 
 def weight(situation: Situation) -> float:
     """How often a situation is drawn: by how many ways it can be said; a crisis more often, it must not be missed."""
-    return len(situation.user) ** 0.7 * (1.2 if situation.name == "crisis" else 1)
+    return len(situation.user) ** 0.7 * (2 if situation.name == "crisis" else 1)
 
 
 def sample_turn(rng: random.Random, *, language: str | None = None, mood: str | None = None) -> Turn:

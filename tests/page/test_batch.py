@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +21,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 LONG = "word " * 900
 
 
-def choose(page: Page, name: str, content: bytes) -> None:
+def choose(page: Page, name: str, content: bytes | Path) -> None:
     """Give a file to the panel that is shown."""
     page.get_by_role("tab", name="A whole file").click()
-    file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-    page.locator(".task-panel:visible input[type=file]").set_input_files(file)  # type: ignore[arg-type]
+    chooser = page.locator(".task-panel:visible input[type=file]")
+    if isinstance(content, Path):
+        chooser.set_input_files(content)
+    else:
+        chooser.set_input_files({"name": name, "mimeType": "", "buffer": content})  # type: ignore[arg-type]
 
 
 def run(page: Page) -> None:
@@ -112,7 +116,7 @@ def test_jsonl_keeps_its_keys_and_uses_declared_variables(server: Server, open_p
     ]
 
 
-def test_other_files(server: Server, open_page: OpenPage) -> None:
+def test_other_files(server: Server, open_page: OpenPage, tmp_path: Path) -> None:
     """Lines of text, tabs, the encodings of Chinese spreadsheets; what cannot be used is refused in words."""
     from playwright.sync_api import expect
 
@@ -128,13 +132,15 @@ def test_other_files(server: Server, open_page: OpenPage) -> None:
     run(page)
     expect(page.locator(".batch-run td .chip")).to_contain_text("正面")
     alert = page.get_by_role("alert")
+    large = tmp_path / "large.txt"
+    large.write_bytes(b"x" * (20 * 2**20 + 1))
     for name, content, words in [
         ("a.json", b"[]", "one object a line"),
         ("a.csv", b"text,text\n", "twice"),
         ("a.csv", b'"text\n', "never closed"),
         ("a.txt", b"\x00\x01\x02" * 50, "not a text file"),
         ("a.txt", b" \n", "nothing in this file"),
-        ("a.txt", b"x" * (20 * 2**20 + 1), "larger than 20 MB"),
+        (large.name, large, "larger than 20 MB"),
     ]:
         choose(page, name, content)
         expect(alert).to_contain_text(words)

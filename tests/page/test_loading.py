@@ -52,7 +52,6 @@ def test_second_load_takes_the_files_from_the_cache(server: Server, open_page: O
         "Network.responseReceived",
         lambda event: cached.add(event["requestId"]) if event["response"]["fromDiskCache"] else None,
     )
-    page.reload()
     page.goto(f"{server.url}/?again")
     page.get_by_role("tab").first.wait_for()
     page.wait_for_load_state("networkidle")

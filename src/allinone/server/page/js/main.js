@@ -128,9 +128,10 @@ makeTabs();
 makeTools();
 translate();
 onLanguage(showTitle);
-document.getElementById("skip").addEventListener("click", (event) => {
+document.getElementById("skip").addEventListener("click", async (event) => {
   event.preventDefault();
-  document.getElementById("main").focus();
+  const view = await opened.get(current);
+  (view.findStart?.() ?? document.getElementById("main")).focus(); // past the lists at the side
 });
 addEventListener("hashchange", route);
 loadFeatures();

@@ -211,6 +211,11 @@ export class ChatView {
     if (record?.title) this.onRenamed(record.id, record.title);
   }
 
+  /** Where the keyboard begins. */
+  findStart() {
+    return this.composer.input;
+  }
+
   isAtEnd() {
     return this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
   }

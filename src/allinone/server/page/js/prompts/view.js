@@ -75,6 +75,11 @@ export class PromptsView {
     }
   }
 
+  /** Where the keyboard begins. */
+  findStart() {
+    return this.panel.hidden ? null : this.panel.querySelector("[role=tab][aria-selected=true]");
+  }
+
   drawMenu() {
     const drafts = new Set(Draft.names());
     const known = this.records.map(({ name }) => name);

@@ -41,6 +41,11 @@ export class TasksView {
     this.show();
   }
 
+  /** Where the keyboard begins. */
+  findStart() {
+    return this.panels.get(this.shown)?.node.querySelector("[role=tab][aria-selected=true]");
+  }
+
   draw() {
     const groups = KINDS.map((kind) => [kind, this.tasks.filter((task) => task.kind === kind)]).filter(([, tasks]) => tasks.length);
     fill(this.menu, groups.map(([kind, tasks]) => el("section", {}, el("h2", { class: "menu-head", i18n: `kind.${kind}` }), el("ul", {}, tasks.map((task) => el("li", {}, this.link(task)))))));
