@@ -7,6 +7,7 @@ The label event comes first, then tokens, then done (or error). A client whose c
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Request
@@ -18,7 +19,7 @@ from allinone.errors import InvalidInput
 from allinone.server.context import Context, ServerContext, WhoAsks, admit, require_access
 from allinone.server.fields import Body, Text, problems
 from allinone.server.reply_runs import ReplyRun, ReplyRuns, Wanted
-from allinone.server.sse import event_response
+from allinone.server.sse import EventResponse
 from allinone.server.talks import Talks
 
 MAX_EVENT_NUMBER = 1_000_000
@@ -139,11 +140,14 @@ def talks_of(request: Request) -> Talks:
 
 def _follow(context: ServerContext, runs: ReplyRuns, run: ReplyRun, start: int) -> Response:
     async def pieces() -> AsyncGenerator[bytes]:
-        async with runs.reading(run) as log:
-            async for piece in log.read(start, ping_interval_s=context.settings.ping_interval_s):
+        async with (
+            runs.reading(run) as log,
+            aclosing(log.read(start, ping_interval_s=context.settings.ping_interval_s)) as found,
+        ):
+            async for piece in found:
                 yield piece
 
-    return event_response(pieces())
+    return EventResponse(pieces())
 
 
 def _parse_event_id(text: str) -> tuple[str, int]:

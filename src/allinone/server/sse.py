@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from allinone.server.problems import to_json
 
@@ -85,6 +87,14 @@ class EventLog:
         self._changed = asyncio.Event()
 
 
-def event_response(pieces: AsyncGenerator[bytes]) -> StreamingResponse:
-    """The response that carries a log."""
-    return StreamingResponse(pieces, media_type="text/event-stream", headers=HEADERS)
+class EventResponse(StreamingResponse):
+    """The response that carries a log. However it ends (a slow reader is cut, for one), the reading ends with it."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes]) -> None:
+        super().__init__(pieces, media_type="text/event-stream", headers=HEADERS)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        async with aclosing(self._pieces):
+            await super().__call__(scope, receive, send)
