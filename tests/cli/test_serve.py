@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import socket
 from pathlib import Path
 
@@ -20,7 +21,11 @@ KEY = "a-key-of-the-operator"
 
 @pytest.fixture(autouse=True)
 def _nothing_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal that does not come must not leave a server behind."""
+    """A refusal that does not come must not leave a server behind; nor the log a handler on a stream that is gone."""
+    for name in ("allinone.server", "uvicorn.error"):
+        for attribute in ("handlers", "level", "propagate"):
+            logger = logging.getLogger(name)
+            monkeypatch.setattr(logger, attribute, getattr(logger, attribute))
 
     def fail(options: ServeOptions, *args: object, **more: object) -> int:
         raise AssertionError(f"it would have been served on {options.host}")

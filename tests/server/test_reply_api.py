@@ -52,7 +52,7 @@ def served(
     sockets = bind("127.0.0.1", 0)
     ready = threading.Event()
     server = make_server(context, on_ready=ready.set)
-    thread = threading.Thread(target=lambda: asyncio.run(server._serve(sockets)))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
     thread.start()
     assert ready.wait(30)
     try:

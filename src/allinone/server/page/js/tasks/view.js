@@ -2,7 +2,7 @@
 
 import { explain, get, onKey } from "../api.js";
 import { el, fill } from "../dom.js";
-import { localHalf, onLanguage, t } from "../i18n.js";
+import { language, localHalf, onLanguage, t } from "../i18n.js";
 import { icon } from "../icons.js";
 import { segments } from "../segments.js";
 import { BatchPanel } from "./batch_panel.js";
@@ -49,16 +49,17 @@ export class TasksView {
   draw() {
     const groups = KINDS.map((kind) => [kind, this.tasks.filter((task) => task.kind === kind)]).filter(([, tasks]) => tasks.length);
     fill(this.menu, groups.map(([kind, tasks]) => el("section", {}, el("h2", { class: "menu-head", i18n: `kind.${kind}` }), el("ul", {}, tasks.map((task) => el("li", {}, this.link(task)))))));
-    fill(this.select, groups.map(([kind, tasks]) => el("optgroup", { label: t(`kind.${kind}`) }, tasks.map(({ name, description }) => el("option", { value: name }, `${titleOf(description)} (${name})`)))));
+    fill(this.select, groups.map(([kind, tasks]) => el("optgroup", { label: t(`kind.${kind}`) }, tasks.map((task) => el("option", { value: task.name }, hasChineseTitle(task) ? `${titleOf(task)} (${task.name})` : titleOf(task))))));
     for (const task of this.tasks) {
-      const title = this.panels.get(task.name)?.node.querySelector(".task-title");
-      if (title) title.textContent = titleOf(task.description);
+      const panel = this.panels.get(task.name);
+      if (panel) sayHead(panel.node, task);
     }
     this.mark();
   }
 
-  link({ name, description }) {
-    return el("a", { href: `#/tasks/${encodeURIComponent(name)}`, class: "task-link", data: { name } }, el("span", {}, titleOf(description)), el("code", { class: "muted" }, name));
+  link(task) {
+    const { name, description } = task;
+    return el("a", { href: `#/tasks/${encodeURIComponent(name)}`, class: "task-link", title: localHalf(description), data: { name } }, el("span", {}, titleOf(task)), hasChineseTitle(task) && el("code", { class: "muted" }, name));
   }
 
   mark() {
@@ -94,9 +95,25 @@ export class TasksView {
   }
 }
 
-function titleOf(description) {
-  const half = localHalf(description).replace(/\.$/, "");
-  return half.charAt(0).toUpperCase() + half.slice(1);
+/** Whether the language is Chinese and the description begins with a Chinese name: "情感分析 · sentiment polarity…". */
+function hasChineseTitle({ description }) {
+  return language() === "zh" && description.split(" · ").length === 2;
+}
+
+/** What people call a task: its Chinese name where there is one, else its own: "Sentiment (en)". */
+function titleOf(task) {
+  if (hasChineseTitle(task)) return localHalf(task.description);
+  const [name, ...variants] = task.name.split(".");
+  const words = name.replace(/[-_]+/g, " ");
+  return [words.charAt(0).toUpperCase() + words.slice(1), ...variants.map((variant) => `(${variant})`)].join(" ");
+}
+
+/** Write the head of a task's panel in the language. */
+function sayHead(node, task) {
+  const about = node.querySelector(".task-about");
+  node.querySelector(".task-title").textContent = titleOf(task);
+  about.hidden = hasChineseTitle(task);
+  about.textContent = localHalf(task.description);
 }
 
 function makePanel(task) {
@@ -112,11 +129,13 @@ function makePanel(task) {
     el(
       "div",
       { class: "task-head" },
-      el("h2", { class: "title-1 task-title" }, titleOf(task.description)),
+      el("h2", { class: "title-1 task-title" }),
+      el("p", { class: "task-about" }),
       el("p", { class: "row muted small" }, el("code", {}, task.name), el("span", { class: "badge", i18n: `kind.${task.kind}` }), el("span", { i18n: ["tasks.version", { version: task.version.slice(0, 8) }] })),
     ),
     parts.list,
     parts.panels,
   );
+  sayHead(node, task);
   return { node, version: task.version, batch };
 }
