@@ -142,9 +142,8 @@ async def show_metrics(context: Context, access: WhoAsks) -> Response:
     operation_id="show_status",
     response_model=Status,
     responses=problems(),
-    dependencies=[Depends(require_access)],
 )
-async def show_status(context: Context) -> Response:
+async def show_status(context: Context, access: WhoAsks) -> Response:
     """Model, memory, queue, caches and speed of the process that answers."""
     ai, settings, stats = context.ai, context.settings, context.ai.stats()
     info = ai.model.backend.info
@@ -171,7 +170,10 @@ async def show_status(context: Context) -> Response:
         "engine": asdict(stats),
         "results_cache": {"hits": results.hits, "misses": results.misses, "hit_rate": results.hit_rate},
         "latency": context.metrics.latency(),
-        "features": {"edit_prompts": settings.edit_prompts, "needs_key": context.keys.is_required},
+        "features": {
+            "edit_prompts": settings.edit_prompts and access.is_admin,
+            "needs_key": context.keys.is_required,
+        },
     }
     return _json(status)
 
