@@ -13,19 +13,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from allinone.errors import AllInOneError, InvalidInput, QueueFull
+from allinone.errors import AllInOneError, InvalidInput
 from allinone.prompts.cases import Case, judge_case
 from allinone.prompts.prompt_file import PromptFile
 from allinone.runtime import AllInOne
 from allinone.server.answers import answer_of, failed_item
 from allinone.server.context import ServerContext
 from allinone.server.keys import Access
-from allinone.server.waiting import wait
+from allinone.server.waiting import outcome_of, wait
 from allinone.types import Result
 
 WINDOW = 16
 """Inputs of one trial that are with the engine at the same time."""
-_MAX_QUEUE_WAIT_S = 60.0
 _SHORT_CHARS = 2_000
 _TAKEN_NAMES = frozenset(inspect.signature(AllInOne.start).parameters) - {"text"}
 """Names that mean something else to `AllInOne.start`."""
@@ -85,18 +84,7 @@ class Trial:
     async def _run(self, prompt: PromptFile, variables: Mapping[str, Any]) -> Result | AllInOneError:
         """One answer, counted, or why there is none; a full queue is waited out, for it moves."""
         async with self._gate:
-            left_s = _MAX_QUEUE_WAIT_S
-            while True:
-                try:
-                    return await self._start(prompt, variables)
-                except QueueFull as error:
-                    pause_s = min(error.retry_after_s or 0.1, 1.0)
-                    if left_s <= 0:
-                        return error
-                    left_s -= pause_s
-                    await asyncio.sleep(pause_s)
-                except AllInOneError as error:
-                    return error
+            return await outcome_of(lambda: self._start(prompt, variables))
 
     async def _start(self, prompt: PromptFile, variables: Mapping[str, Any]) -> Result:
         taken = sorted(_TAKEN_NAMES & variables.keys())

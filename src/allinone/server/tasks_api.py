@@ -16,14 +16,14 @@ from fastapi import Body as RequestBody
 from pydantic import Discriminator, Field, Tag
 from starlette.responses import Response
 
-from allinone.errors import AllInOneError, InvalidInput, QueueFull, UnknownTask
+from allinone.errors import AllInOneError, InvalidInput, UnknownTask
 from allinone.prompts.prompt_file import PromptFile
 from allinone.server.answers import Answer, Answers, Tasks, TaskShape, answer_of, failed_item, task_of
 from allinone.server.context import Context, ServerContext, WhoAsks, admit
 from allinone.server.fields import MAX_NAME_CHARS, Body, Name, Seconds, Text, bounded, check_text, problems
 from allinone.server.keys import Access
 from allinone.server.problems import to_json
-from allinone.server.waiting import wait
+from allinone.server.waiting import outcome_of, wait
 from allinone.tasks.run import Pending
 from allinone.types import Priority, Result
 
@@ -31,7 +31,6 @@ MAX_ITEMS = 512
 """Inputs of one request."""
 WINDOW = 64
 """Inputs of one request that are with the engine at the same time."""
-_MAX_QUEUE_WAIT_S = 60.0
 _SHORT_CHARS = 2_000
 _RESERVED = frozenset({"task", "text", "labels", "history", "deadline_s", "client", "priority", "is_private"})
 
@@ -176,18 +175,7 @@ class _Runner:
     async def _answer_item(self, item: Item, gate: asyncio.Semaphore) -> Result | AllInOneError:
         """One answer of many; a full queue is waited out, for it moves."""
         async with gate:
-            left_s = _MAX_QUEUE_WAIT_S
-            while True:
-                try:
-                    return await self.answer(item.text, item.variables or {}, priority="batch")
-                except QueueFull as error:
-                    pause_s = min(error.retry_after_s or 0.1, 1.0)
-                    if left_s <= 0:
-                        return error
-                    left_s -= pause_s
-                    await asyncio.sleep(pause_s)
-                except AllInOneError as error:
-                    return error
+            return await outcome_of(lambda: self.answer(item.text, item.variables or {}, priority="batch"))
 
 
 def _find(context: ServerContext, name: str) -> PromptFile:

@@ -7,10 +7,13 @@ client that has gone) cancels what was asked. Above: the API modules. Below: tic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from allinone.engine.requests import TokenEvent
+from allinone.errors import AllInOneError, QueueFull
+
+MAX_QUEUE_WAIT_S = 60.0
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -97,6 +100,22 @@ async def wait(pending: Waited[T]) -> T:
         pending.cancel()
         raise
     return pending.result()
+
+
+async def outcome_of(answer: Callable[[], Coroutine[Any, Any, T]]) -> T | AllInOneError:
+    """One answer of many, or why there is none; a full queue is waited out for a while, for it moves."""
+    left_s = MAX_QUEUE_WAIT_S
+    while True:
+        try:
+            return await answer()
+        except QueueFull as error:
+            if left_s <= 0:
+                return error
+            pause_s = min(error.retry_after_s or 0.1, 1.0)
+            left_s -= pause_s
+            await asyncio.sleep(pause_s)
+        except AllInOneError as error:
+            return error
 
 
 async def events(stream: EventSource) -> AsyncGenerator[TokenEvent]:
