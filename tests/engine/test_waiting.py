@@ -15,13 +15,14 @@ from allinone.engine.intake import Intake
 from allinone.engine.prefix_cache import Prefix
 from allinone.engine.requests import GenerateRequest, SamplingParams, ScoreRequest
 from allinone.engine.running import Running
-from allinone.engine.scheduler import MAX_SKIPPED_STEPS, schedule
+from allinone.engine.scheduler import MAX_SKIPPED_STEPS, SLICE_TOKENS, Scheduler, Work
 from allinone.engine.waiting import FairQueue, Line, WaitingRequests
 from allinone.errors import Cancelled, DeadlineExceeded
 from allinone.types import Caller, Priority
 
 TOKENIZER = ByteTokenizer()
 LABELS = {"a": (97,), "b": (98,)}
+CHUNK = 256
 
 
 def make_label(client: str, size: int = 10, priority: Priority = "interactive") -> Running:
@@ -31,6 +32,25 @@ def make_label(client: str, size: int = 10, priority: Priority = "interactive") 
     running, _ = Intake(FakeBackend(), TOKENIZER, max_label_tokens=16).make(request)
     running.admit(request.input_ids)
     return running
+
+
+def make_text(client: str, size: int = 10, priority: Priority = "interactive") -> Running:
+    request = GenerateRequest(input_ids=(120,) * size, caller=Caller(client=client, priority=priority))
+    running, _ = Intake(FakeBackend(), TOKENIZER, max_label_tokens=16).make(request)
+    running.admit(request.input_ids)
+    return running
+
+
+def make_running_stream(backend: FakeBackend) -> Running:
+    """A stream that waits for its next token."""
+    stream, _ = Intake(backend, TOKENIZER, max_label_tokens=16).make(GenerateRequest(input_ids=(1,)))
+    stream.admit(())
+    stream.sequence = backend.fork()
+    return stream
+
+
+def num_tokens_of(batch: list[Work]) -> int:
+    return sum(len(work.chunk.input_ids) for work in batch)
 
 
 def take(queue: FairQueue) -> Running | None:
@@ -202,15 +222,55 @@ def test_document_beside_a_stream_and_ever_new_prefixes_is_not_passed_over_for_e
     backend = FakeBackend()
     document = make_label("document", 3_000)
     document.sequence = backend.fork()
-    stream = Intake(backend, TOKENIZER, max_label_tokens=16).make(GenerateRequest(input_ids=(1,)))[0]
-    stream.admit(())
-    stream.sequence = backend.fork()
+    stream, scheduler = make_running_stream(backend), Scheduler(CHUNK)
     places = 0
-    for _ in range(100):
+    for _ in range(200):
         prefix = Prefix(ids=(7,) * 100, sequence=backend.fork())
-        batch = schedule([stream, document], [prefix], max_batch_tokens=2048, chunk_tokens=256)
+        batch = scheduler.next_batch([stream, document], [prefix], max_batch_tokens=2048)
         places += any(work.owner is document for work in batch)
     assert places >= 100 // (MAX_SKIPPED_STEPS + 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["label", "text", "nothing"]), st.integers(1, 700), st.booleans()), max_size=40),
+    st.integers(1, 5),
+)
+def test_beside_streams_prefills_are_short_and_labels_do_not_wait_for_others(
+    arrivals: list[tuple[str, int, bool]], num_streams: int
+) -> None:
+    """Never more than a chunk between two tokens, labels alone, and everybody is fed in the end."""
+    backend = FakeBackend()
+    scheduler = Scheduler(CHUNK)
+    running: list[Running] = [make_running_stream(backend) for _ in range(num_streams)]
+    streams, left, num_between = set(running), list(arrivals), 0
+    for _ in range(2_000):
+        if left:
+            kind, size, is_bulk = left.pop()
+            if kind != "nothing":
+                made = (make_label if kind == "label" else make_text)("c", size, "batch" if is_bulk else "interactive")
+                made.sequence = backend.fork()
+                running.append(made)
+        batch = scheduler.next_batch(running, [], max_batch_tokens=2048)
+        assert batch
+        if any(work.owner in streams for work in batch):
+            assert len(batch) == num_streams and all(work.owner in streams for work in batch)
+            num_between = 0
+            if not left and len(running) == num_streams:
+                return
+            continue
+        num_between += num_tokens_of(batch)
+        assert num_between <= CHUNK
+        labels = [work for work in batch if isinstance(work.owner, Running) and work.owner.is_short]
+        assert len(labels) in (0, len(batch)) or batch[0] not in labels  # only an overdue text has labels behind it
+        if not labels:
+            assert len(batch) == 1 or num_tokens_of(batch) <= SLICE_TOKENS
+        for work in batch:
+            assert isinstance(work.owner, Running)
+            work.owner.accept(work.chunk, backend.extend([work.chunk])[0])
+            if not work.owner.is_prefilling:
+                running.remove(work.owner)
+    raise AssertionError(f"{len(running) - num_streams} were never fed")
 
 
 def test_labels_with_branches_fill_their_steps(backend: RecordingBackend) -> None:

@@ -61,7 +61,14 @@ def hold_alone(ai: AllInOne, script: Script) -> list[Said]:
             reply = ai.reply(text, conversation)
             result = reply.result()
             probs = dict(reply.mood.probs or {})
-            said.append(Said(probs=probs, text=result.text or "", finish_reason=result.finish_reason))
+            said.append(
+                Said(
+                    probs=probs,
+                    text=result.text or "",
+                    finish_reason=result.finish_reason,
+                    num_cached_tokens=result.usage.num_cached_tokens,
+                )
+            )
     except AllInOneError as error:
         said.append(Said(error=error.code))
     finally:
@@ -123,13 +130,17 @@ class ChatClient:
             reading = await self._ask(body | ({"conversation": conversation} if conversation else {}), fate, wanted)
             if reading is None:
                 return
-            self._check(reading, fate, wanted, turn=number + 1 if script.is_stored else None)
+            if reading.done is None and not begins(reading.text, wanted):
+                await self._read_on(reading)  # it left, but has to know why this is another reply
+            is_recomputed = self._check(reading, fate, wanted, turn=number + 1 if script.is_stored else None)
             conversation = (reading.label or {}).get("conversation")
             if conversation is not None:
                 self._tally.recent.append(Kept(key=self._key, conversation=conversation, reply=reading.id))
             if reading.done is None:
                 return
-        if conversation is not None:
+            if is_recomputed:
+                break
+        else:
             await self._look_back(script, conversation, fate)
         await self._peek()
 
@@ -192,31 +203,52 @@ class ChatClient:
         answer = await self._aside("DELETE", f"/v1/reply/{reply}")
         self._tally.expect("the answer to a stop", answer.status, 204)
 
-    def _check(self, reading: Reading, fate: ChatFate, wanted: Said, *, turn: int | None) -> None:
-        """Compare a reply with the one alone, and count its ending."""
+    def _check(self, reading: Reading, fate: ChatFate, wanted: Said, *, turn: int | None) -> bool:
+        """Compare a reply with the one alone, and count its ending; whether what follows may differ, for its
+        conversation had to be computed again.
+        """
         kind, done = f"reply, {fate}", reading.done
         if wanted.error:
             self._tally.note_wrong(f"{reading.id} was answered; alone it is refused: {wanted.error}")
         self._tally.expect(f"the mood of {reading.id}", (reading.label or {}).get("probs"), wanted.probs)
         if reading.error is not None:
             self._tally.lose(kind, f"an error event: {reading.error.get('code')}")
-        elif done is None:
-            self._begins(reading.id, reading.text, wanted)
+            return False
+        if done is None:
+            self._expect_beginning(reading.id, reading.text, wanted)
             self._tally.end(kind, "left")
-        elif done["finish_reason"] == "cancelled" and fate == "stop":
-            self._begins(reading.id, done["text"], wanted)
-            self._tally.finish(kind, "part", key=self._key, usage=done["usage"])
+            return False
+        is_part = done["finish_reason"] == "cancelled" and fate in ("stop", "leave")
+        got, expected = (done["text"], done["finish_reason"]), (wanted.text, wanted.finish_reason)
+        is_recomputed = done["usage"]["num_cached_tokens"] < wanted.num_cached_tokens
+        if is_recomputed:
+            self._tally.num_recomputed += 1
+            self._tally.num_recomputed_equal += got == expected or (is_part and begins(done["text"], wanted))
+        elif is_part:
+            self._expect_beginning(reading.id, done["text"], wanted)
         else:
-            got = (done["text"], done["finish_reason"], done["turn"])
-            self._tally.expect(f"the reply {reading.id}", got, (wanted.text, wanted.finish_reason, turn))
-            self._tally.finish(kind, "whole", key=self._key, usage=done["usage"])
+            self._tally.expect(f"the reply {reading.id}", got, expected)
+            self._tally.expect(f"the turn of {reading.id}", done["turn"], turn)
+        self._tally.finish(kind, "part" if is_part else "whole", key=self._key, usage=done["usage"])
+        return is_recomputed
 
-    def _begins(self, reply: str, text: str, wanted: Said) -> None:
-        if not wanted.text.startswith(text.strip()):
+    def _expect_beginning(self, reply: str, text: str, wanted: Said) -> None:
+        if not begins(text, wanted):
             self._tally.note_wrong(f"{reply}: {text!r} does not begin {wanted.text!r}")
 
-    async def _look_back(self, script: Script, conversation: str, fate: ChatFate) -> None:
+    async def _read_on(self, reading: Reading) -> None:
+        """The rest of a reply that was left."""
+        headers = {"Last-Event-ID": reading.last_event_id}
+        async with aclosing(self._client.events("GET", f"/v1/reply/{reading.id}", headers=headers)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    return
+                reading.take(event)
+
+    async def _look_back(self, script: Script, conversation: str | None, fate: ChatFate) -> None:
         """Now and then, read the conversation as it is stored; often, delete it."""
+        if conversation is None:
+            return
         path = f"/v1/conversations/{conversation}"
         if fate != "stop" and self._rng.random() < 0.3:
             answer = await self._aside("GET", path)
@@ -246,3 +278,8 @@ class ChatClient:
             return await self._helper.ask(method, path)
         finally:
             self._helper.cut()
+
+
+def begins(text: str, wanted: Said) -> bool:
+    """Whether a reply that was not read to its end may be the wanted one."""
+    return wanted.text.startswith(text.strip())

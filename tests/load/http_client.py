@@ -199,14 +199,16 @@ class Client:
         return int(first.split(" ", 2)[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
     async def _body(self, headers: Mapping[str, str]) -> bytes:
-        assert self._reader is not None
+        if self._reader is None:
+            raise EOFError("we went away while the head came")
         if headers.get("transfer-encoding") == "chunked":
             return b"".join([chunk async for chunk in self._chunks()])
         return await self._reader.readexactly(int(headers.get("content-length", 0)))
 
     async def _chunks(self) -> AsyncGenerator[bytes]:
         reader, writer = self._reader, self._writer
-        assert reader is not None and writer is not None
+        if reader is None or writer is None:
+            raise EOFError("we went away while the head came")
         while True:
             self._watch.expect(writer, SILENCE_TIMEOUT_S)
             size = int(await reader.readuntil(b"\r\n"), 16)

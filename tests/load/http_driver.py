@@ -116,6 +116,8 @@ def describe_load(load: Load, *, num_clients: int) -> dict[str, Any]:
         "requests": tally.endings.total(),
         "endings": dict(sorted(tally.endings.items())),
         "refused_and_tried_again": tally.num_refused,
+        "recomputed": tally.num_recomputed,
+        "recomputed_and_equal": tally.num_recomputed_equal,
         "num_wrong": len(tally.wrong),
         "wrong": tally.wrong[:20],
         "num_lost": len(tally.lost),

@@ -17,11 +17,17 @@ MAX_SHOWN = 600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """One turn of a conversation: the mood's probabilities and the reply, or the error that refused it."""
+    """One turn of a conversation: the mood's probabilities and the reply, or the error that refused it.
+
+    Attributes:
+        num_cached_tokens: of its prompt. Where there are fewer under load, the conversation was evicted and prefilled
+            again.
+    """
 
     probs: dict[str, float] = field(default_factory=dict[str, float])
     text: str = ""
     finish_reason: str = ""
+    num_cached_tokens: int = 0
     error: str = ""
 
 
@@ -42,6 +48,8 @@ class Tally:
         endings: how requests ended, by kind and ending.
         wrong: answers that differ from those given alone, events that are another reply's, things of another key.
         lost: requests that had no ending of their own.
+        num_recomputed: replies of conversations that had been evicted; they agree with those alone up to rounding only.
+        num_recomputed_equal: those of them that are equal all the same.
         num_refused: times that a busy server was asked again.
         num_padded: replies whose text is that of its tokens without the blanks around it.
         answers_by_key, tokens_by_key: finished work.
@@ -52,6 +60,8 @@ class Tally:
     endings: Counter[str] = field(default_factory=Counter[str])
     wrong: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
+    num_recomputed: int = 0
+    num_recomputed_equal: int = 0
     num_refused: int = 0
     num_padded: int = 0
     answers_by_key: Counter[str] = field(default_factory=Counter[str])

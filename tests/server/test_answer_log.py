@@ -9,12 +9,12 @@ from collections.abc import Iterable
 import pytest
 
 from allinone.errors import StoreError
+from allinone.prompts.library import PromptLibrary
 from allinone.server.answer_log import AnswerLog
 from allinone.server.keys import LOCAL, Access
-from allinone.types import Result
 
 Row = tuple[str, str, str, str]
-RESULT = Result(task="sentiment", version="v1", model="m", kind="label")
+PROMPT = PromptLibrary.load().get("sentiment")
 
 
 class Answers:
@@ -42,9 +42,9 @@ class Answers:
 def test_an_answer_is_written_before_its_id_is_known() -> None:
     """Whoever has the id can rate the answer at once."""
     store = Answers()
-    (first,) = asyncio.run(AnswerLog(store).add(LOCAL, RESULT))
-    assert store.calls == [("local", [(first, "sentiment", "v1", "label")])]
-    assert asyncio.run(AnswerLog(store).add(LOCAL)) == []
+    (first,) = asyncio.run(AnswerLog(store).add(LOCAL, PROMPT))
+    assert store.calls == [("local", [(first, "sentiment", PROMPT.version, "label")])]
+    assert asyncio.run(AnswerLog(store).add(LOCAL, PROMPT, 0)) == []
 
 
 def test_answers_that_are_ready_together_share_a_transaction() -> None:
@@ -55,9 +55,9 @@ def test_answers_that_are_ready_together_share_a_transaction() -> None:
         log = AnswerLog(store)
         store.may_write.clear()
         owners = [Access(owner=name) for name in ("ann", "bob")]
-        adding = [asyncio.create_task(log.add(owners[number % 2], RESULT, RESULT)) for number in range(100)]
+        adding = [asyncio.create_task(log.add(owners[number % 2], PROMPT, 2)) for number in range(100)]
         await asyncio.sleep(0.05)
-        late = [asyncio.create_task(log.add(owners[0], RESULT)) for _ in range(10)]
+        late = [asyncio.create_task(log.add(owners[0], PROMPT)) for _ in range(10)]
         await asyncio.sleep(0.05)
         store.may_write.set()
         ids = [id for found in await asyncio.gather(*adding, *late) for id in found]
@@ -75,10 +75,10 @@ def test_a_store_that_fails_is_heard_by_all_who_wait() -> None:
         store = Answers()
         log = AnswerLog(store)
         store.is_broken = True
-        outcomes = await asyncio.gather(*(log.add(LOCAL, RESULT) for _ in range(5)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(log.add(LOCAL, PROMPT) for _ in range(5)), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [StoreError] * 5
         store.is_broken = False
-        (kept,) = await log.add(LOCAL, RESULT)
+        (kept,) = await log.add(LOCAL, PROMPT)
         assert store.ids == [kept]
 
     asyncio.run(scenario())
@@ -91,7 +91,7 @@ def test_a_client_that_goes_while_it_is_written_disturbs_nobody() -> None:
         store = Answers()
         log = AnswerLog(store)
         store.may_write.clear()
-        going, staying = (asyncio.create_task(log.add(LOCAL, RESULT)) for _ in range(2))
+        going, staying = (asyncio.create_task(log.add(LOCAL, PROMPT)) for _ in range(2))
         await asyncio.sleep(0.05)
         going.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -23,7 +23,7 @@ from allinone.engine.memory import KVMemory
 from allinone.engine.prefix_cache import Prefix, PrefixCache, SharedPrefixCache
 from allinone.engine.requests import EmbedRequest, GenerateRequest, LabelScores, PrefillRequest, Request, ScoreRequest
 from allinone.engine.running import Running
-from allinone.engine.scheduler import Work, schedule
+from allinone.engine.scheduler import Scheduler, Work
 from allinone.engine.session import Session, SessionKV
 from allinone.engine.stats import EngineStats, StepTimes
 from allinone.engine.tickets import AnyTicket, EmbedTicket, PrefillTicket, ScoreTicket, Stream
@@ -83,6 +83,7 @@ class Engine:
 
         self._admission = Admission(self._memory)  # from here on: engine thread only
         self._waiting = self._admission.waiting
+        self._scheduler = Scheduler(self._chunk_tokens)
         self._running: list[Running] = []
         self._times = StepTimes()
         self._stats = EngineStats()
@@ -212,11 +213,10 @@ class Engine:
         self._take_inbox(wait=not self._waiting and not self._running)
         self._end_cancelled_and_late()
         self._admit()
-        batch = schedule(
+        batch = self._scheduler.next_batch(
             self._running,
             [prefix for prefix in self._prefixes.prefixes() if not prefix.is_ready],
             max_batch_tokens=self._budget.size_for(sum(running.num_to_feed for running in self._running)),
-            chunk_tokens=self._chunk_tokens,
         )
         if batch:
             started = time.perf_counter()

@@ -29,6 +29,7 @@ from allinone.engine.sampling import Sampler, check_sampling
 from allinone.engine.tickets import AnyTicket, Channel, Promise, Stream, Ticket
 from allinone.errors import ContextLengthExceeded, InvalidInput, TokenizerMismatch, VerbalizerError
 from allinone.models.tokenizer import Tokenizer
+from allinone.types import Usage
 
 
 class Intake:
@@ -74,7 +75,7 @@ class Intake:
             return self._make_score(request)
         if isinstance(request, PrefillRequest):
             self._require_input(request.input_ids)
-            done = Promise[None]()
+            done = Promise[Usage]()
             return RunningPrefill(request, done), Ticket(done)
         if isinstance(request, EmbedRequest):
             self._require_input(request.input_ids)

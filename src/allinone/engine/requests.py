@@ -87,12 +87,16 @@ class ScoreRequest(_Request):
 class GenerateRequest(_Request):
     """Continue `prefix_ids + input_ids`, or continue a conversation: then `session` holds the past and `prefix_ids` is
     empty.
+
+    Attributes:
+        max_cached_tokens: so many tokens count as cached at most; what was prefilled for this very request does not.
     """
 
     prefix_ids: tuple[int, ...] = ()
     input_ids: tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session: Session | None = None
+    max_cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,11 @@ class ResultCache(Generic[V]):
         self._lock = threading.Lock()
         self._num_bytes = self._hits = self._misses = self._evictions = 0
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """It has no room for any answer."""
+        return self._max_entries == 0
+
     def get(self, key: Hashable) -> V | None:
         """The answer, or None; counts a hit or a miss."""
         with self._lock:

@@ -251,9 +251,9 @@ class RunningScore(Running):
 
 
 class RunningPrefill(Running):
-    """Ids appended to a session, nothing asked."""
+    """Ids appended to a session, nothing asked; the answer is how many there were and how many were still known."""
 
-    def __init__(self, request: PrefillRequest, promise: Promise[None]) -> None:
+    def __init__(self, request: PrefillRequest, promise: Promise[Usage]) -> None:
         super().__init__(request, outlet=promise, session=request.session)
         self.input_ids = request.input_ids
         self.prefix_ids = request.session.prefix_ids
@@ -262,7 +262,8 @@ class RunningPrefill(Running):
     def prefilled(self, outputs: Sequence[FloatArray]) -> None:
         """Done."""
         self.keeps_session = True
-        self.deliver = lambda: self._promise.resolve(None)
+        usage = self.usage()
+        self.deliver = lambda: self._promise.resolve(usage)
 
 
 class RunningEmbed(Running):

@@ -18,7 +18,7 @@ from allinone.engine.requests import GenerateRequest, TokenEvent
 from allinone.engine.running import Running
 from allinone.engine.sampling import Sampler
 from allinone.engine.tickets import Channel
-from allinone.types import FinishReason
+from allinone.types import FinishReason, Usage
 
 
 class RunningGenerate(Running):
@@ -50,10 +50,16 @@ class RunningGenerate(Running):
         self._stop_ids = stop_ids
         self._stop_strings = StopStrings(request.sampling.stop)
         self._num_logprobs = request.sampling.num_logprobs
+        self._max_cached_tokens = request.max_cached_tokens
         self._num_output_tokens = 0
         self._num_characters = [0]  # of the output, after each of its tokens
         self._num_released = 0
         self._last_id = -1
+
+    def usage(self, num_output_tokens: int = 0) -> Usage:
+        """See `Running.usage`; what was prefilled for this request is not counted as cached."""
+        usage, most = super().usage(num_output_tokens), self._max_cached_tokens
+        return usage if most is None else replace(usage, num_cached_tokens=min(usage.num_cached_tokens, most))
 
     def prefilled(self, outputs: Sequence[FloatArray]) -> None:
         """The first token."""

@@ -1,9 +1,10 @@
 """Which chunks run in the next step. Decides order and amount only: what a chunk is depends on its request alone.
 
-Order: tokens of running streams (and of labels that go on), then prefills: who was passed over too often, prefixes that
-requests wait for, labels (shortest first), the others in the order of admission; people before bulk work. Streams
-leave room for one prefill chunk, and prefills take no more than one beside a stream, which so never waits longer than
-for that. In every step both go on, and within each of them nobody is passed over for ever.
+Order of prefills: who was passed over too often, prefixes that requests wait for, labels (shortest first), the others
+in the order of admission; people before bulk work. Beside streams a step is either their next tokens or prefills, so
+that a label is answered by a short call of its own: other prefills come in slices, and labels that arrive meanwhile go
+before the rest of them. Between two tokens of a stream there is never more than one chunk of prefill. Nobody is passed
+over for ever.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from allinone.engine.prefix_cache import Prefix
 from allinone.engine.running import Running
 
 MAX_SKIPPED_STEPS = 8
+SLICE_TOKENS = 64
+"""Beside streams, prefills share a step up to this size; labels have a step of their own, up to a whole chunk."""
+
 Owner: TypeAlias = Running | Prefix
 Rank: TypeAlias = tuple[int, bool, int, int]  # kind of work, bulk work, order within the kind, place
+Wish: TypeAlias = tuple[Rank, Owner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,49 +35,81 @@ class Work:
     is_decode: bool
 
 
-def schedule(
-    running: Sequence[Running], prefixes: Sequence[Prefix], *, max_batch_tokens: int, chunk_tokens: int
-) -> list[Work]:
-    """The next batch; empty only when nobody has anything to feed.
+class Scheduler:
+    """Chooses step after step; remembers how much was prefilled since the streams had their last token.
 
     Args:
-        running: admitted requests, oldest first; those passed over are counted in `num_skipped`.
-        prefixes: those that are not ready.
-        max_batch_tokens: most tokens in the batch.
-        chunk_tokens: most tokens of a chunk; at most half of `max_batch_tokens`.
+        chunk_tokens: most tokens of a chunk; at most half of any `max_batch_tokens`.
     """
-    wishes: list[tuple[Rank, Owner]] = [(_rank(owner, place), owner) for place, owner in enumerate(running)]
-    wishes += [(_rank_prefix(prefix, place), prefix) for place, prefix in enumerate(prefixes)]
-    wishes.sort(key=lambda wish: wish[0])
-    left_to_prefill = chunk_tokens if any(rank[0] > _DECODE for rank, _ in wishes) else 0
-    batch: list[Work] = []
-    to_decode, to_prefill = max_batch_tokens - left_to_prefill, max_batch_tokens
-    is_beside_stream = False
-    for rank, owner in wishes:
-        if rank[0] == _DECODE:
-            num_tokens, is_passed_over = _take(owner, batch, to_decode, chunk_tokens)
-            to_decode -= num_tokens
-            is_beside_stream |= isinstance(owner, Running) and owner.is_stream
-            to_prefill = (
-                chunk_tokens if is_beside_stream else left_to_prefill + to_decode
-            )  # one whole chunk always fits
+
+    def __init__(self, chunk_tokens: int) -> None:
+        self._chunk_tokens = chunk_tokens
+        self._left = chunk_tokens  # to prefill before the streams' next tokens
+
+    def next_batch(
+        self, running: Sequence[Running], prefixes: Sequence[Prefix], *, max_batch_tokens: int
+    ) -> list[Work]:
+        """The next batch; empty only when nobody has anything to feed.
+
+        Args:
+            running: admitted requests, oldest first; those passed over are counted in `num_skipped`.
+            prefixes: those that are not ready.
+            max_batch_tokens: most tokens in the batch.
+        """
+        wishes: list[Wish] = [(_rank(owner, place), owner) for place, owner in enumerate(running)]
+        wishes += [(_rank_prefix(prefix, place), prefix) for place, prefix in enumerate(prefixes)]
+        wishes.sort(key=lambda wish: wish[0])
+        decodes = [wish for wish in wishes if wish[0][0] == _DECODE]
+        prefills = wishes[len(decodes) :]
+        batch: list[Work] = []
+        if not any(isinstance(owner, Running) and owner.is_stream for _, owner in decodes):
+            reserved = self._chunk_tokens if prefills else 0  # one whole chunk always fits
+            num_decoded = self._fill(batch, decodes, max_batch_tokens - reserved)
+            self._fill(batch, prefills, max_batch_tokens - num_decoded)
+        elif num_prefilled := self._fill_slice(batch, prefills):
+            self._left -= num_prefilled
+            return batch
         else:
-            num_tokens, is_passed_over = _take(owner, batch, to_prefill, chunk_tokens)
-            to_prefill -= num_tokens
-        owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
-    return batch
+            self._fill(batch, decodes, max_batch_tokens)
+        self._left = self._chunk_tokens
+        return batch
 
+    def _fill(self, batch: list[Work], wishes: Sequence[Wish], budget: int) -> int:
+        """Add what fits, in order; tokens added."""
+        num_tokens = 0
+        for _, owner in wishes:
+            num_taken, is_passed_over = self._take(owner, batch, budget - num_tokens)
+            num_tokens += num_taken
+            owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
+        return num_tokens
 
-def _take(owner: Owner, batch: list[Work], budget: int, chunk_tokens: int) -> tuple[int, bool]:
-    """Add what fits of an owner's chunks: tokens added, and whether something did not fit."""
-    num_tokens = 0
-    is_request = isinstance(owner, Running)
-    for chunk in owner.next_chunks(chunk_tokens) if is_request else [owner.next_chunk(chunk_tokens)]:
-        if num_tokens + len(chunk.input_ids) > budget:
-            return num_tokens, True
-        batch.append(Work(owner, chunk, is_request and not owner.is_prefilling))
-        num_tokens += len(chunk.input_ids)
-    return num_tokens, False
+    def _fill_slice(self, batch: list[Work], prefills: Sequence[Wish]) -> int:
+        """The same for a step beside streams: labels by themselves, or a slice of other prefills; nothing, if the first
+        has to wait until a whole chunk fits again.
+        """
+        num_tokens, has_label = 0, False
+        for rank, owner in prefills:
+            is_label = rank[0] == _LABEL
+            is_whole = is_label or num_tokens == 0
+            most = self._left if is_whole else 0 if has_label else min(SLICE_TOKENS, self._left)
+            num_taken, is_passed_over = self._take(owner, batch, most - num_tokens)
+            if is_passed_over and num_tokens == 0:
+                break
+            num_tokens += num_taken
+            has_label |= is_label and num_taken > 0
+            owner.num_skipped = owner.num_skipped + 1 if is_passed_over else 0
+        return num_tokens
+
+    def _take(self, owner: Owner, batch: list[Work], budget: int) -> tuple[int, bool]:
+        """Add what fits of an owner's chunks: tokens added, and whether something did not fit."""
+        num_tokens, size = 0, self._chunk_tokens
+        is_request = isinstance(owner, Running)
+        for chunk in owner.next_chunks(size) if is_request else [owner.next_chunk(size)]:
+            if num_tokens + len(chunk.input_ids) > budget:
+                return num_tokens, True
+            batch.append(Work(owner, chunk, is_request and not owner.is_prefilling))
+            num_tokens += len(chunk.input_ids)
+        return num_tokens, False
 
 
 _DECODE, _OVERDUE, _PREFIX, _LABEL, _PREFILL = range(5)

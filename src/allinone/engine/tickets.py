@@ -12,6 +12,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from allinone.engine.requests import Embedding, Generation, LabelScores, TokenEvent
 from allinone.errors import DeadlineExceeded, StreamConsumed
+from allinone.types import Usage
 
 T = TypeVar("T")
 
@@ -80,7 +81,8 @@ class Promise(Outlet, Generic[T]):
             )
         if self._error is not None:
             raise self._error
-        return self._value  # pyright: ignore[reportReturnType]  # PrefillTicket's answer is None
+        assert self._value is not None
+        return self._value
 
 
 class Ticket(Generic[T]):
@@ -116,7 +118,7 @@ class Ticket(Generic[T]):
 
 
 ScoreTicket: TypeAlias = Ticket[LabelScores]
-PrefillTicket: TypeAlias = Ticket[None]
+PrefillTicket: TypeAlias = Ticket[Usage]
 EmbedTicket: TypeAlias = Ticket[Embedding]
 
 

@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from allinone.engine.engine import Engine
-from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest, SamplingParams
+from allinone.engine.requests import GenerateRequest, LabelScores, PrefillRequest
 from allinone.engine.session import Session
-from allinone.engine.tickets import PrefillTicket, ScoreTicket, Stream
+from allinone.engine.tickets import PrefillTicket, ScoreTicket
 from allinone.errors import AllInOneError, ContextLengthExceeded
 from allinone.pipelines.reply import Reply
 from allinone.pipelines.turns import Memory, Turn, TurnPlan, TurnPlanner
 from allinone.prompts.prompt_file import PromptFile
 from allinone.tasks.encoder import PromptEncoder
 from allinone.tasks.run import TaskStream
-from allinone.tasks.task import Call, build_score_request, prepare_call, read_answer, sampling_params
-from allinone.types import Caller, Result
+from allinone.tasks.task import build_score_request, prepare_call, read_answer, sampling_params
+from allinone.types import Caller, Result, Usage
 
 __all__ = ["Conversation", "Memory", "Opening", "Turn", "TurnPlan"]
 
@@ -36,7 +36,7 @@ class Opening:
         scoring: ScoreTicket,
         prefilling: PrefillTicket,
         *,
-        answer: Callable[[LabelScores], Reply],
+        answer: Callable[[LabelScores, Usage], Reply],
         take_back: Callable[[], None],
     ) -> None:
         self._tickets = scoring, prefilling
@@ -61,8 +61,7 @@ class Opening:
         scoring, prefilling = self._tickets
         try:
             scores = scoring.result()
-            prefilling.result()
-            return self._answer(scores)
+            return self._answer(scores, prefilling.result())
         except BaseException:
             self.cancel()
             raise
@@ -214,33 +213,26 @@ class Conversation:
             self._take_back(before)
             raise
 
-        def answer(scores: LabelScores) -> Reply:
-            events = self._generate(session, plan.hint_ids[scores.best], sampling, chat_call.deadline_s, submitted_at)
+        def answer(scores: LabelScores, prefilled: Usage) -> Reply:
+            (events,) = self._engine.submit(
+                GenerateRequest(
+                    session=session,
+                    input_ids=plan.hint_ids[scores.best],
+                    sampling=sampling,
+                    max_cached_tokens=prefilled.num_cached_tokens,
+                    deadline_s=_remaining_s(chat_call.deadline_s, submitted_at),
+                    caller=self._caller,
+                )
+            )
             mood = read_answer(mood_call, scores, model=self._model)
-            return self._follow(chat_call, mood, events, before=before, num_lead=len(plan.lead_ids), is_last=is_last)
+            stream = TaskStream(chat_call, events, model=self._model)
+            return self._follow(stream, mood, text, before=before, num_lead=len(plan.lead_ids), is_last=is_last)
 
         return Opening(scoring, prefilling, answer=answer, take_back=lambda: self._take_back(before))
 
-    def _generate(
-        self,
-        session: Session,
-        hint_ids: tuple[int, ...],
-        sampling: SamplingParams,
-        deadline_s: float | None,
-        submitted_at: float,
-    ) -> Stream:
-        """Name the mood, and let the reply begin."""
-        request = GenerateRequest(
-            session=session,
-            input_ids=hint_ids,
-            sampling=sampling,
-            deadline_s=_remaining_s(deadline_s, submitted_at),
-            caller=self._caller,
-        )
-        (events,) = self._engine.submit(request)
-        return events
-
-    def _follow(self, call: Call, mood: Result, events: Stream, *, before: int, num_lead: int, is_last: bool) -> Reply:
+    def _follow(
+        self, stream: TaskStream, mood: Result, text: str, *, before: int, num_lead: int, is_last: bool
+    ) -> Reply:
         """The reply as its reader holds it; when it has ended, the turn is kept, or leaves no trace."""
         session = self._session
 
@@ -252,11 +244,11 @@ class Conversation:
                 self._take_back(before)
             else:
                 self._marks.append((before + num_lead, session.num_tokens))
-                self.turns.append(Turn(text=call.variables["text"], mood=mood, reply=result.text or ""))
+                self.turns.append(Turn(text=text, mood=mood, reply=result.text or ""))
             if is_last:
                 self.close()
 
-        reply = Reply(mood, TaskStream(call, events, model=self._model), on_end=end)
+        reply = Reply(mood, stream, on_end=end)
         self._open = weakref.ref(reply), before
         return reply
 

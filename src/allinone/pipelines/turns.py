@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from pydantic import TypeAdapter
 
@@ -121,7 +122,7 @@ class Memory:
 
     def to_bytes(self) -> bytes:
         """For a store."""
-        return TypeAdapter(Memory).dump_json(self)
+        return _memory_format().dump_json(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Memory:
@@ -131,7 +132,7 @@ class Memory:
             StoreError: it is something else.
         """
         try:
-            memory = TypeAdapter(Memory).validate_json(data, strict=True)
+            memory = _memory_format().validate_json(data, strict=True)
         except ValueError as error:
             raise StoreError("A stored conversation cannot be read.", hint="start a new one") from error
         end = len(memory.prefix_ids) + len(memory.ids)
@@ -146,6 +147,12 @@ class Memory:
             return replace(self, ids=(), starts=(), ends=())
         end = self.ends[-2]
         return replace(self, ids=self.ids[: end - len(self.prefix_ids)], starts=self.starts[:-1], ends=self.ends[:-1])
+
+
+@lru_cache(maxsize=1)
+def _memory_format() -> TypeAdapter[Memory]:
+    """Built once: it takes milliseconds."""
+    return TypeAdapter(Memory)
 
 
 def _num_leading_trusted(segments: Sequence[Segment]) -> int:

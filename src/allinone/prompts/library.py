@@ -209,6 +209,8 @@ def _read_layer(layer: _Layer, *, is_first: bool = False) -> _Layer:
 
     A directory that cannot be listed keeps its files in service: it is usually being replaced as a whole.
     """
+    if _is_unchanged(layer):
+        return layer
     try:
         with os.scandir(layer.directory) as entries:
             found = sorted(entry.name for entry in entries if _is_prompt_name(entry.name) and entry.is_file())
@@ -227,6 +229,20 @@ def _read_layer(layer: _Layer, *, is_first: bool = False) -> _Layer:
     }
     is_same = files.keys() == layer.files.keys() and all(files[name] is layer.files[name] for name in files)
     return layer if is_same and layer.error is None else replace(layer, files=files, error=None)
+
+
+def _is_unchanged(layer: _Layer) -> bool:
+    """Whether all files are surely the same as before; the usual case, so this is asked of every request."""
+    if layer.error is not None:
+        return False
+    try:
+        with os.scandir(layer.directory) as entries:
+            found = {entry.name: _signature(entry.stat()) for entry in entries if _is_prompt_name(entry.name)}
+    except OSError:
+        return False
+    return found.keys() == layer.files.keys() and all(
+        file.signature == found[name] and file.is_settled() for name, file in layer.files.items()
+    )
 
 
 def _is_prompt_name(name: str) -> bool:
@@ -274,7 +290,11 @@ def _sign(path: Path) -> _Signature:
         raise PromptNotFound("There is no such file.", path=str(path)) from error
     except OSError as error:
         raise PromptError(f"The file cannot be read: {error.strerror or error}.", path=str(path)) from error
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    return _signature(stat)
+
+
+def _signature(stat: os.stat_result) -> _Signature:
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _build(layers: Iterable[_Layer]) -> _Snapshot:

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Iterable
 from typing import Protocol
 
+from allinone.prompts.prompt_file import PromptFile
 from allinone.server.keys import Access
-from allinone.types import Result
 
 Row = tuple[str, str, str, str]
 
@@ -39,13 +39,15 @@ class AnswerLog:
         self._written: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
 
-    async def add(self, access: Access, *results: Result) -> list[str]:
-        """Remember answers and return their ids; they are in the store then.
+    async def add(self, access: Access, prompt: PromptFile, num_answers: int = 1) -> list[str]:
+        """Remember answers of one task and return their ids; they are in the store then.
+
+        It may run while the answer is still computed: an id that nobody is told does no harm.
 
         Raises:
             StoreError: the store does not take them.
         """
-        rows = [(new_answer_id(), result.task, result.version, result.kind) for result in results]
+        rows = [(new_answer_id(), prompt.full_name, prompt.version, prompt.kind) for _ in range(num_answers)]
         if rows:
             self._rows.setdefault(access.owner, []).extend(rows)
             if self._written is None:

@@ -138,11 +138,14 @@ class ReplyRun:
 
     async def _speak(self, conversation: Conversation, talk: Talk | None) -> None:
         """Mood, tokens, and the turn: one event each, in this order."""
-        reply = await self._open(conversation.begin(self._wanted.text))
-        asked = Result(
-            task=conversation.chat.full_name, version=conversation.chat.version, model=reply.mood.model, kind="chat"
-        )
-        (answer_id,) = await self._context.answers.add(self._access, asked)
+        opening = conversation.begin(self._wanted.text)
+        adding = asyncio.create_task(self._context.answers.add(self._access, conversation.chat))
+        try:
+            reply = await self._open(opening)
+        except BaseException:
+            adding.cancel()
+            raise
+        (answer_id,) = await adding
         where = {"id": answer_id, "conversation": None if talk is None else talk.record.id}
         self._reply = reply
         self._announce(EventLog(answer_id), {**where, **mood_of(reply.mood), "model": reply.mood.model})

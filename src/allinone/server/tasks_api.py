@@ -16,7 +16,7 @@ from fastapi import Body as RequestBody
 from pydantic import Discriminator, Field, Tag
 from starlette.responses import Response
 
-from allinone.errors import AllInOneError, InvalidInput, UnknownTask
+from allinone.errors import AllInOneError, InvalidInput
 from allinone.prompts.prompt_file import PromptFile
 from allinone.server.answers import Answer, Answers, Tasks, TaskShape, answer_of, failed_item, task_of
 from allinone.server.context import Context, ServerContext, WhoAsks, admit
@@ -119,9 +119,7 @@ async def run_task(name: TaskName, request: TaskRequest, context: Context, acces
     runner = _Runner(context, access, _find(context, name), labels=request.labels, deadline_s=request.deadline_s)
     if isinstance(request, ManyInputs):
         return _json(await runner.answer_many(request.inputs))
-    result = await runner.answer(request.text, request.variables or {}, priority="interactive")
-    (answer_id,) = await context.answers.add(access, result)
-    return _json(answer_of(result, id=answer_id))
+    return _json(await runner.answer_one(request.text, request.variables or {}))
 
 
 class _Runner:
@@ -139,33 +137,20 @@ class _Runner:
         self._context, self._access, self._prompt = context, access, prompt
         self._labels, self._deadline_s = labels, deadline_s
 
-    async def answer(self, text: str, variables: Mapping[str, Any], *, priority: Priority) -> Result:
-        """One answer, counted."""
-        _check_input(self._prompt, text, variables)
-        begin = partial(
-            self._context.ai.start,
-            self._prompt.full_name,
-            text,
-            labels=self._labels,
-            client=self._access.owner,
-            priority=priority,
-            deadline_s=self._deadline_s,
-            **variables,
+    async def answer_one(self, text: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Answer` describes it. Its id is written while the engine works."""
+        pending = await self._begin(text, variables, priority="interactive")
+        result, (answer_id,) = await asyncio.gather(
+            self._finish(pending), self._context.answers.add(self._access, self._prompt)
         )
-        is_quick = len(text) <= _SHORT_CHARS and self._prompt.kind != "json"  # a schema may take long to compile
-        pending: Pending = begin() if is_quick else await asyncio.to_thread(begin)
-        result = await wait(pending)
-        if not result.cached:
-            self._context.limits.add_tokens(self._access, result.usage)
-        self._context.metrics.count_result(result)
-        return result
+        return answer_of(result, id=answer_id)
 
     async def answer_many(self, inputs: list[Item]) -> dict[str, Any]:
         """As `Answers` describes it."""
         gate = asyncio.Semaphore(WINDOW)
         outcomes = await asyncio.gather(*(self._answer_item(item, gate) for item in inputs))
         results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
-        ids = iter(await self._context.answers.add(self._access, *results))
+        ids = iter(await self._context.answers.add(self._access, self._prompt, len(results)))
         shown = [
             answer_of(outcome, id=next(ids)) if isinstance(outcome, Result) else failed_item(outcome)
             for outcome in outcomes
@@ -175,16 +160,39 @@ class _Runner:
     async def _answer_item(self, item: Item, gate: asyncio.Semaphore) -> Result | AllInOneError:
         """One answer of many; a full queue is waited out, for it moves."""
         async with gate:
-            return await outcome_of(lambda: self.answer(item.text, item.variables or {}, priority="batch"))
+            return await outcome_of(lambda: self._answer(item))
+
+    async def _answer(self, item: Item) -> Result:
+        return await self._finish(await self._begin(item.text, item.variables or {}, priority="batch"))
+
+    async def _begin(self, text: str, variables: Mapping[str, Any], *, priority: Priority) -> Pending:
+        _check_input(self._prompt, text, variables)
+        begin = partial(
+            self._context.ai.start,
+            self._prompt,
+            text,
+            labels=self._labels,
+            client=self._access.owner,
+            priority=priority,
+            deadline_s=self._deadline_s,
+            **variables,
+        )
+        is_quick = len(text) <= _SHORT_CHARS and self._prompt.kind != "json"  # a schema may take long to compile
+        return begin() if is_quick else await asyncio.to_thread(begin)
+
+    async def _finish(self, pending: Pending) -> Result:
+        """The answer, counted."""
+        result = await wait(pending)
+        if not result.cached:
+            self._context.limits.add_tokens(self._access, result.usage)
+        self._context.metrics.count_result(result)
+        return result
 
 
 def _find(context: ServerContext, name: str) -> PromptFile:
-    """The prompt file of a task; looks at the disk again before it says that there is none."""
-    try:
-        return context.ai.tasks.get(name)
-    except UnknownTask:
-        context.ai.tasks.refresh()
-        return context.ai.tasks.get(name)
+    """The prompt file that serves a task at this moment."""
+    context.ai.tasks.refresh()
+    return context.ai.tasks.get(name)
 
 
 def _check_input(prompt: PromptFile, text: str, variables: Mapping[str, Any]) -> None:

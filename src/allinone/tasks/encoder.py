@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from allinone.models.chat_template import ChatTemplate
 from allinone.models.tokenizer import Tokenizer
 from allinone.types import Message, Segment
+
+MAX_KEPT_TEXTS = 1_024
+"""Texts of the operator whose token ids are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class PromptEncoder:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        self._keep = lru_cache(maxsize=MAX_KEPT_TEXTS)(self._tokenize)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -51,8 +56,19 @@ class PromptEncoder:
         """
         ids: list[int] = []
         for segment in segments:
-            ids += self.tokenizer.tokenize(segment.text, control=segment.trusted)
+            ids += (
+                self.operator_ids(segment.text, control=True)
+                if segment.trusted
+                else self._tokenize(segment.text, False)
+            )
         return tuple(ids)
+
+    def operator_ids(self, text: str, *, control: bool) -> tuple[int, ...]:
+        """Token ids of a text that the operator wrote: the same few come with every request, so they are kept.
+
+        A user's texts never are: the time that an answer takes would tell whether somebody said the same before.
+        """
+        return self._keep(text, control)
 
     def encode(self, segments: Sequence[Segment]) -> EncodedPrompt:
         """Token ids of a whole prompt, split after its leading trusted segments.
@@ -64,6 +80,9 @@ class PromptEncoder:
         if not input_ids:
             prefix_ids, input_ids = prefix_ids[:-1], prefix_ids[-1:]
         return EncodedPrompt(prefix_ids=prefix_ids, input_ids=input_ids)
+
+    def _tokenize(self, text: str, control: bool) -> tuple[int, ...]:
+        return tuple(self.tokenizer.tokenize(text, control=control))
 
     def shorten(self, text: str, max_tokens: int) -> tuple[str, int]:
         """The longest head of `text` that is at most `max_tokens` long, and how many tokens that drops.

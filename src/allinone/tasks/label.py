@@ -12,9 +12,15 @@ from allinone.tasks.encoder import PromptEncoder
 
 
 def verbalize(
-    labels: Sequence[LabelSpec], encoder: PromptEncoder, *, path: str | None = None
+    labels: Sequence[LabelSpec], encoder: PromptEncoder, *, of_operator: bool = False, path: str | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Token ids of each label at the answer position, in the order given.
+
+    Args:
+        labels: to choose from.
+        encoder: the model's.
+        of_operator: they stand so in the prompt file; their ids are kept.
+        path: of the prompt file, for errors.
 
     Raises:
         VerbalizerError: no labels, or two labels that this model's tokenizer cannot tell apart.
@@ -24,7 +30,11 @@ def verbalize(
     label_ids: dict[str, tuple[int, ...]] = {}
     owner: dict[tuple[int, ...], str] = {}
     for spec in labels:
-        ids = tuple(encoder.tokenizer.tokenize(spec.label, control=False))
+        ids = (
+            encoder.operator_ids(spec.label, control=False)
+            if of_operator
+            else tuple(encoder.tokenizer.tokenize(spec.label, control=False))
+        )
         if not ids:
             raise VerbalizerError("A label is empty.", path=path, key="allinone.labels")
         if ids in owner:

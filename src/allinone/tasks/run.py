@@ -73,16 +73,16 @@ def start(call: Call, encoder: PromptEncoder, engine: Engine, results: ResultCac
     Raises:
         QueueFull, PromptError, VerbalizerError, InvalidInput.
     """
-    is_repeatable = call.prompt.kind == "label" or call.prompt.config.temperature == 0
+    is_kept = not results.keeps_nothing and (call.prompt.kind == "label" or call.prompt.config.temperature == 0)
     key = _result_key(call, model)
-    if is_repeatable and (found := results.get(key)) is not None:
+    if is_kept and (found := results.get(key)) is not None:
         return Pending(call, model=model, result=replace(deepcopy(found), cached=True, timings=Timings()))
     (ticket,) = (
         engine.submit(build_score_request(call, encoder))
         if call.prompt.kind == "label"
         else engine.submit(build_generate_request(call, encoder))
     )
-    return Pending(call, model=model, ticket=ticket, keep=(results, key) if is_repeatable else None)
+    return Pending(call, model=model, ticket=ticket, keep=(results, key) if is_kept else None)
 
 
 def run_many(

@@ -126,10 +126,11 @@ def sampling_params(prompt: PromptFile, encoder: PromptEncoder) -> SamplingParam
 def build_score_request(call: Call, encoder: PromptEncoder) -> ScoreRequest:
     """The request of a label call."""
     prompt = encoder.encode(encoder.segments(call.messages()))
+    are_own = call.labels is call.prompt.labels
     return ScoreRequest(
         prefix_ids=prompt.prefix_ids,
         input_ids=prompt.input_ids,
-        label_ids=label.verbalize(call.labels, encoder, path=str(call.prompt.path)),
+        label_ids=label.verbalize(call.labels, encoder, of_operator=are_own, path=str(call.prompt.path)),
         deadline_s=call.deadline_s,
         caller=call.caller,
     )
