@@ -111,6 +111,41 @@ def test_evicted_session_is_prefilled_again_from_its_ids(
             session.close()
 
 
+def test_session_evicted_between_prefill_and_reply_is_fed_in_the_same_pieces(
+    backend: RecordingBackend, byte_tokenizer: ByteTokenizer
+) -> None:
+    """Otherwise int8 rounding could give another reply. (It did, with 500 clients.)"""
+
+    def pieces(engine: Engine, *, evict: bool) -> list[int]:
+        with engine.open_session(PREFIX) as session, engine.open_session(PREFIX) as other:
+            engine.submit(PrefillRequest(session=session, input_ids=(65,) * 300))[0].result()
+            if evict:
+                say(engine, other, b"x" * 300)
+            begun = len(backend.batches)
+            usage = say(engine, session, b" (sad)").usage
+            assert usage.num_cached_tokens == len(PREFIX) + (0 if evict else 300)
+            return [len(chunk.input_ids) for batch in backend.batches[begun:] for chunk in batch]
+
+    with Engine(backend, byte_tokenizer, max_cached_tokens=len(PREFIX) + 400) as engine:
+        kept = pieces(engine, evict=False)
+        assert pieces(engine, evict=True) == [256, 44, *kept]
+
+
+def test_reply_does_not_count_as_cached_what_was_prefilled_for_it(engine: Engine) -> None:
+    """Only what was there before the turn is."""
+    with engine.open_session(PREFIX) as session:
+        say(engine, session, b"hello")
+        usage = engine.submit(PrefillRequest(session=session, input_ids=(65,) * 30))[0].result()
+        assert usage.num_cached_tokens == len(PREFIX) + 9
+        request = GenerateRequest(
+            session=session,
+            input_ids=(66,),
+            sampling=SamplingParams(max_tokens=2),
+            max_cached_tokens=usage.num_cached_tokens,
+        )
+        assert engine.stream(request).result().usage.num_cached_tokens == len(PREFIX) + 9
+
+
 def test_session_is_not_evicted_for_its_own_next_turn(backend: RecordingBackend, byte_tokenizer: ByteTokenizer) -> None:
     """The oldest conversation speaks again: somebody else makes room."""
     with (

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from allinone import AllInOne
 from allinone.errors import ContextLengthExceeded, InvalidInput, OutputParseError, VerbalizerError
+from allinone.models.tokenizer import Tokenizer
+from allinone.prompts.prompt_file import LabelSpec
 from allinone.tasks.encoder import PromptEncoder
+from allinone.tasks.label import verbalize
 from allinone.types import Message, Segment
 
 JSON_TASK = """---
@@ -63,6 +67,42 @@ def test_encode_prompt_without_values_keeps_one_id_to_feed(encoder: PromptEncode
     assert len(prompt.input_ids) == 1 and prompt.prefix_ids
 
 
+class Counted:
+    """A tokenizer that remembers what it was asked."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.asked: list[str] = []
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def tokenize(self, text: str, *, control: bool) -> list[int]:
+        """As the tokenizer does."""
+        self.asked.append(text)
+        return self._tokenizer.tokenize(text, control=control)
+
+
+def test_ids_of_the_operators_texts_are_kept_and_never_those_of_a_user(encoder: PromptEncoder) -> None:
+    """Otherwise the time of an answer would tell whether somebody else had said the same."""
+    counted: Any = Counted(encoder.tokenizer)
+    kept = PromptEncoder(counted, encoder.template)
+    messages = [Message(role="system", content=(Segment(text="Be kind.", trusted=True),)), user("secret")]
+    first = kept.encode(kept.segments(messages))
+    asked = list(counted.asked)
+    assert asked.count("secret") == 1 and len(asked) > 2
+    assert kept.encode(kept.segments(messages)) == first == encoder.encode(encoder.segments(messages))
+    assert counted.asked[len(asked) :] == ["secret"]
+
+
+def test_labels_of_the_file_are_kept_and_those_of_a_caller_are_not(encoder: PromptEncoder) -> None:
+    labels = [LabelSpec(label="good", name="good"), LabelSpec(label="bad", name="bad")]
+    counted: Any = Counted(encoder.tokenizer)
+    kept = PromptEncoder(counted, encoder.template)
+    found = [verbalize(labels, kept, of_operator=is_own) for is_own in (True, True, False, False)]
+    assert all(ids == found[0] for ids in found) and counted.asked == ["good", "bad"] * 3
+
+
 def test_shorten_never_splits_a_character(encoder: PromptEncoder) -> None:
     """A token of a byte-level tokenizer may end inside a character."""
     text, dropped = encoder.shorten("汉字汉字", 7)
@@ -98,9 +138,6 @@ def test_json_task_cut_short_is_an_error_with_the_raw_text(tmp_path: Path) -> No
 
 
 def test_labels_that_share_ids_are_refused(encoder: PromptEncoder) -> None:
-    from allinone.prompts.prompt_file import LabelSpec
-    from allinone.tasks.label import verbalize
-
     twice = [LabelSpec(label="a", name="a"), LabelSpec(label="a", name="b")]
     with pytest.raises(VerbalizerError, match="same token ids"):
         verbalize(twice, encoder)

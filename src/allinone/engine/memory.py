@@ -180,7 +180,8 @@ class KVMemory:
 
     def _enter_session(self, running: Running, session: Session, kv: SessionKV, *, is_shared: bool) -> None:
         """Continue the session's sequence, or begin to rebuild it from its ids."""
-        if kv.sequence is None:
+        is_evicted = kv.sequence is None
+        if is_evicted:
             kv.prefix = self._prefixes.acquire(running.prefix_ids) if running.prefix_ids else None
             kv.num_valid = len(running.prefix_ids)
             running.num_cached_tokens = kv.num_valid if is_shared else 0
@@ -191,9 +192,9 @@ class KVMemory:
         kv.is_running = True
         self._resident.add(kv)
         running.num_session_tokens = session.num_tokens
-        feed = session.ids[kv.num_valid :] + running.input_ids
+        past = session.ids[kv.num_valid :]
         session.append(running.input_ids)
-        running.admit(feed)
+        running.admit(past + running.input_ids, num_past=len(past) if is_evicted else 0)
 
     def _leave_session(self, running: Running, session: Session, kv: SessionKV, *, is_damaged: bool) -> None:
         kv.is_running = False

@@ -85,12 +85,18 @@ class Running(ABC):
         self.num_prompt_tokens = 0
         self.num_session_tokens = 0
         self._feed: tuple[int, ...] = ()
-        self._num_fed = 0
+        self._num_fed = self._num_past = 0
         self._outputs: list[FloatArray] = []
 
-    def admit(self, feed: tuple[int, ...]) -> None:
-        """Set what is to be prefilled after the prefix (and after what the session holds)."""
-        self._feed = feed
+    def admit(self, feed: tuple[int, ...], *, num_past: int = 0) -> None:
+        """Set what is to be prefilled after the prefix (and after what the session holds).
+
+        Args:
+            feed: tokens.
+            num_past: the first of them, where an evicted session is computed again. They are chunks of their own, as
+                they were before: a reply whose session was evicted after its prefill gets the same numbers.
+        """
+        self._feed, self._num_past = feed, num_past
 
     def limit_tail(self, num_tokens: int) -> None:
         """There is room for no more than this beyond its input."""
@@ -109,12 +115,14 @@ class Running(ABC):
     def next_chunks(self, max_tokens: int) -> Iterator[Chunk]:
         """What it wants fed next; several chunks may run together, or one after the other.
 
-        Prefill chunks start at multiples of `max_tokens` of its own input, whatever else runs.
+        Prefill chunks start at multiples of `max_tokens` of its past and of its own input, whatever else runs.
         """
         if self.sequence is None:
             return
         if self.is_prefilling:
-            yield self._prefill_chunk(self.sequence, self._feed[self._num_fed : self._num_fed + max_tokens])
+            start = self._num_fed
+            end = self._num_past if start < self._num_past else len(self._feed)
+            yield self._prefill_chunk(self.sequence, self._feed[start : min(start + max_tokens, end)])
         else:
             yield from self.chunks_after_prefill()
 
@@ -209,9 +217,9 @@ class RunningScore(Running):
         else:
             self.wanted, self.wanted_ids = "token_logits", self._trie.first_ids
 
-    def admit(self, feed: tuple[int, ...]) -> None:
+    def admit(self, feed: tuple[int, ...], *, num_past: int = 0) -> None:
         """See `Running.admit`."""
-        super().admit(feed + self._appended)
+        super().admit(feed + self._appended, num_past=num_past)
 
     def prefilled(self, outputs: Sequence[FloatArray]) -> None:
         """Done, unless several branches go on: then fork once for each."""
