@@ -10,6 +10,7 @@ Capacity is a multiple of 16 and padding is zero or any finite value: attention 
 from __future__ import annotations
 
 import math
+import mmap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ FloatArray: TypeAlias = NDArray[np.float32]
 WIDTH = 16
 """Widths of prefix and past in attention are multiples of this: each softmax lane then adds the same terms in the same
 order, however wide the neighbours are."""
+
+MIN_USED_WHEN_LEFT = 0.9
+"""A block that a call leaves, because its sequences move to another one, is kept only if it is used to this share."""
 
 
 def round_up(number: int, multiple: int = WIDTH) -> int:
@@ -83,18 +87,18 @@ class KVBlock:
         """Number of cells, used or not."""
         return self.num_groups * self.num_members
 
-    def compact(self) -> None:
-        """Move out what is left, once less than half of the block is used: a whole grid must not be kept for a few of
-        its sequences. Each token is copied at most once for each time that the memory around it halves.
+    def compact(self, min_used: float = 0.5) -> None:
+        """Move out what is left, once less than this share of the block is used: a whole grid must not be kept for a
+        few of its sequences. Each token is copied at most once for each time that the memory around it shrinks by that.
         """
         used = {key: max(one.num_own_tokens for one in users) for key, users in self.users.items()}
-        if self.is_frozen or 2 * sum(map(round_up, used.values())) >= self.num_cells * self.capacity:
+        if self.is_frozen or sum(map(round_up, used.values())) >= min_used * self.num_cells * self.capacity:
             return
         for (group, member), num_tokens in used.items():
             users = list(self.users[group, member])
             layers: list[LayerCache] = []
             for layer in self.layers:
-                both = np.zeros((2, 1, layer.both.shape[2], 1, round_up(num_tokens), layer.both.shape[5]), np.float32)
+                both = _mapped_zeros((2, 1, layer.both.shape[2], 1, round_up(num_tokens), layer.both.shape[5]))
                 both[:, 0, :, 0, :num_tokens] = layer.both[:, group, :, member, :num_tokens]
                 layers.append(LayerCache.of(both))
             cell = Cell(KVBlock(layers), 0, 0)
@@ -243,6 +247,14 @@ class SequenceCache:
         self._set_frozen(None)
 
 
+def _mapped_zeros(shape: tuple[int, ...]) -> FloatArray:
+    """Zeros in memory of their own, which goes back to the system with them. For what stays long: in the heap it would
+    lie between the large blocks that come and go, whose memory could then not be used again in one piece.
+    """
+    num_bytes = 4 * math.prod(shape)
+    return np.ndarray(shape, np.float32, mmap.mmap(-1, num_bytes)) if num_bytes else np.zeros(shape, np.float32)
+
+
 def _count_users(old: Prefix | None, new: Prefix | None) -> None:
     if new is not None:
         new.num_users += 1
@@ -253,7 +265,8 @@ def _count_users(old: Prefix | None, new: Prefix | None) -> None:
 def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None]], num_new_tokens: int) -> KVBlock:
     """A new block with the own past of every sequence of a grid, and room for new tokens; the sequences move there.
 
-    Room for 2 * sqrt(n) more tokens balances moving the cache again against attending over empty columns.
+    Room for 2 * sqrt(n) more tokens balances moving the cache again against attending over empty columns. Who stays in
+    a block that is left is mostly idle, for long, so it is kept in no more memory than it needs.
     Layer by layer; a block that nobody else uses is given back while the new one fills.
     """
     sequences = [(g, m, one) for g, row in enumerate(grid) for m, one in enumerate(row) if one is not None]
@@ -275,7 +288,7 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
     for group, member, one in sequences:
         one.set_cell(Cell(block, group, member))
     for old in leaving:
-        old.compact()
+        old.compact(MIN_USED_WHEN_LEFT)
     return block
 
 
