@@ -180,8 +180,8 @@ class KVMemory:
 
     def _enter_session(self, running: Running, session: Session, kv: SessionKV, *, is_shared: bool) -> None:
         """Continue the session's sequence, or begin to rebuild it from its ids."""
-        is_evicted = kv.sequence is None
-        if is_evicted:
+        is_rebuilt = kv.sequence is None
+        if is_rebuilt:
             kv.prefix = self._prefixes.acquire(running.prefix_ids) if running.prefix_ids else None
             kv.num_valid = len(running.prefix_ids)
             running.num_cached_tokens = kv.num_valid if is_shared else 0
@@ -194,7 +194,7 @@ class KVMemory:
         running.num_session_tokens = session.num_tokens
         past = session.ids[kv.num_valid :]
         session.append(running.input_ids)
-        running.admit(past + running.input_ids, num_past=len(past) if is_evicted else 0)
+        running.admit(past + running.input_ids, num_past=len(past) if is_rebuilt else 0)
 
     def _leave_session(self, running: Running, session: Session, kv: SessionKV, *, is_damaged: bool) -> None:
         kv.is_running = False

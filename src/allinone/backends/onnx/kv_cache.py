@@ -96,12 +96,11 @@ class KVBlock:
             return
         for (group, member), num_tokens in used.items():
             users = list(self.users[group, member])
-            layers: list[LayerCache] = []
-            for layer in self.layers:
-                both = _mapped_zeros((2, 1, layer.both.shape[2], 1, round_up(num_tokens), layer.both.shape[5]))
+            _, _, num_heads, _, _, head_dim = self.layers[0].both.shape
+            moved = _mapped_zeros((len(self.layers), 2, 1, num_heads, 1, round_up(num_tokens), head_dim))
+            for layer, both in zip(self.layers, moved, strict=True):
                 both[:, 0, :, 0, :num_tokens] = layer.both[:, group, :, member, :num_tokens]
-                layers.append(LayerCache.of(both))
-            cell = Cell(KVBlock(layers), 0, 0)
+            cell = Cell(KVBlock([LayerCache.of(both) for both in moved]), 0, 0)
             for one in users:
                 one.set_cell(cell)
 
