@@ -10,7 +10,6 @@ Capacity is a multiple of 16 and padding is zero or any finite value: attention 
 from __future__ import annotations
 
 import math
-import mmap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,11 +95,12 @@ class KVBlock:
             return
         for (group, member), num_tokens in used.items():
             users = list(self.users[group, member])
-            _, _, num_heads, _, _, head_dim = self.layers[0].both.shape
-            moved = _mapped_zeros((len(self.layers), 2, 1, num_heads, 1, round_up(num_tokens), head_dim))
-            for layer, both in zip(self.layers, moved, strict=True):
+            layers: list[LayerCache] = []
+            for layer in self.layers:
+                both = np.zeros((2, 1, layer.both.shape[2], 1, round_up(num_tokens), layer.both.shape[5]), np.float32)
                 both[:, 0, :, 0, :num_tokens] = layer.both[:, group, :, member, :num_tokens]
-            cell = Cell(KVBlock([LayerCache.of(both) for both in moved]), 0, 0)
+                layers.append(LayerCache.of(both))
+            cell = Cell(KVBlock(layers), 0, 0)
             for one in users:
                 one.set_cell(cell)
 
@@ -244,14 +244,6 @@ class SequenceCache:
             cell.release(self)
             cell.block.compact()
         self._set_frozen(None)
-
-
-def _mapped_zeros(shape: tuple[int, ...]) -> FloatArray:
-    """Zeros in memory of their own, which goes back to the system with them. For what stays long: in the heap it would
-    lie between the large blocks that come and go, whose memory could then not be used again in one piece.
-    """
-    num_bytes = 4 * math.prod(shape)
-    return np.ndarray(shape, np.float32, mmap.mmap(-1, num_bytes)) if num_bytes else np.zeros(shape, np.float32)
 
 
 def _count_users(old: Prefix | None, new: Prefix | None) -> None:
