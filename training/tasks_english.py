@@ -203,6 +203,32 @@ def post_cases(data: Path, rng: random.Random, count: int, scale: float) -> Iter
             yield tweet_like(sample_tweet(label, rng), rng, tails=False), label
 
 
+@lru_cache(maxsize=1)
+def sure_pairs(data: Path) -> dict[str, list[tuple[str, str]]]:
+    """Polarity → (English, Chinese) everyday sentences that mean the same; the encoder is sure of the English one."""
+    pairs = sorted({(r["en"], r["zh"]) for r in load_trainable(data, "tatoeba_cmn_eng")})
+    teacher, texts = load_encoder_teacher(data), [en for en, _ in pairs]
+    found: dict[str, list[tuple[str, str]]] = {p: [] for p in POLARITIES}
+    for pair, p, three in zip(pairs, teacher.polarity(texts), teacher.three(texts), strict=True):
+        label = POLARITIES[three.argmax()]
+        if three.max() > 0.7 and {"正面": p > 0.8, "负面": p < 0.2, "中性": three.max() > 0.95}[label]:
+            found[label].append(pair)
+    return found
+
+
+def parallel_cases(data: Path, rng: random.Random, count: int, scale: float) -> Iterator[Case]:
+    """About `count` everyday sentences in Chinese (two of three) and English; none in small corpora.
+
+    What the English teacher knows reaches Chinese through their translations.
+    """
+    if scale < FULL:
+        return
+    shares = {"正面": 0.38, "负面": 0.38, "中性": 0.24}
+    for label, pairs in sure_pairs(data).items():
+        for english, chinese in some(pairs, count * shares[label], rng):
+            yield (chinese if rng.random() < 2 / 3 else english), label
+
+
 def english_cases(data: Path, rng: random.Random, scale: float) -> Iterator[Case]:
     """Film sentences, spans and recombinations of them, reviews, posts of three classes, phrases."""
     yield from some(mapped(data, "en_sst2", SIGN), 6_902 * scale, rng)

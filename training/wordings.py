@@ -69,7 +69,7 @@ class FormPool:
     """Forms of one label task in both languages: the product's own, and a fixed number of varied ones."""
 
     def __init__(
-        self, prompts: dict[str, Prompt], task: str, keys: Sequence[str], rng: random.Random, varied: int = 400
+        self, prompts: dict[str, Prompt], task: str, keys: Sequence[str], rng: random.Random, varied: int = 800
     ) -> None:
         """Args:
         prompts: the product's prompts by name; `task` and `task.en` are used.

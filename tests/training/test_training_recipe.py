@@ -83,11 +83,15 @@ def test_wordings_of_the_evaluation_are_not_trained_on() -> None:
     import yaml
     from training.wordings import load_wordings
 
-    trained = {tuple(w) for table in load_wordings().values() for language in ("zh", "en") for w in table[language]}
+    tables = load_wordings().values()
+    trained = {tuple(w) for table in tables for language in ("zh", "en") for w in table[language]}
+    systems = {s for table in tables for language in ("zh", "en") for s in table[f"{language}_systems"]}
+    users = {u for table in tables for language in ("zh", "en") for u in table[f"{language}_users"]}
     text = (ROOT / "training" / "unseen_wordings.yaml").read_text(encoding="utf-8")
     unseen = [w for task in yaml.safe_load(text).values() for language in task.values() for w in language]
     assert len(unseen) >= 6
     assert not {(w["system"], w["user"]) for w in unseen} & trained
+    assert not [w for w in unseen if w["system"] in systems and w["user"] in users], "made from two halves"
 
 
 def test_every_form_offers_the_answer_and_asks_with_it_last() -> None:
@@ -121,6 +125,47 @@ def test_tokens_of_changed_characters_are_marked() -> None:
     marked = "".join(codec.decode([i]) for i, r in zip(example.ids, example.roles, strict=True) if r == EDIT)
     assert {"们", "园"} <= set(marked)
     assert ANSWER in example.roles
+
+
+def test_a_label_task_hides_only_words_of_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word dropout must touch neither prompts nor answers nor the texts of tasks that have to repeat them."""
+    import torch
+    from training.prompts import ANSWER, INPUT, LABEL, NONE
+    from training.settings import ModelShape, Schedule, Settings
+    from training.train import Run
+
+    schedule = Schedule(minutes=1, batch_tokens=12, word_dropout=1.0, compile=False)
+    shape = ModelShape(vocab_size=16, hidden=8, layers=1, heads=2, kv_heads=2, ffn=16, context=16)
+    run = Run(Settings(name="tiny", run=Path(), model=shape, schedule=schedule))
+    role = torch.tensor([[NONE, NONE, INPUT, INPUT, LABEL, ANSWER, INPUT, INPUT, ANSWER, ANSWER, NONE, NONE]])
+    doc = torch.tensor([[0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3]])
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(0.5))
+
+    hidden = run.seen({"role": role, "doc": doc, "group": torch.zeros_like(doc)})[0, :, 0]
+    assert hidden.tolist() == [1.0] * 12, "half of the draws are above the rate"
+    monkeypatch.setattr(torch, "rand", lambda *shape, **__: torch.ones(()) if shape == ((),) else torch.zeros(*shape))
+    hidden = run.seen({"role": role, "doc": doc, "group": torch.zeros_like(doc)})[0, :, 0]
+    assert [i for i, value in enumerate(hidden.tolist()) if value == 0.0] == [2, 3]
+
+
+def test_reviews_filed_wrongly_are_left_out() -> None:
+    """A teacher that has not seen a review finds the one whose label contradicts all others."""
+    from training.tasks_sentiment import without_slips
+
+    things = ("房间", "早餐", "手机", "水果", "这本书", "衣服", "服务", "快递")
+    good = [(f"{a}很好，{b}也很满意，喜欢{number}", "正面") for number, (a, b) in enumerate(pairs(things) * 6)]
+    bad = [(f"{a}太差，{b}也很失望，后悔{number}", "负面") for number, (a, b) in enumerate(pairs(things) * 6)]
+    slip = ("酒店很好，早餐也很满意，喜欢这里", "负面")
+
+    kept = without_slips([*good, *bad, slip])
+
+    assert slip not in kept
+    assert sorted(kept) == sorted([*good, *bad])
+
+
+def pairs(things: tuple[str, ...]) -> list[tuple[str, str]]:
+    """All ordered pairs of different things."""
+    return [(a, b) for a in things for b in things if a != b]
 
 
 def test_clock_does_not_count_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
