@@ -152,6 +152,7 @@ def test_a_large_head_is_refused(server: Live, head: bytes) -> None:
         b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(server: Live, data: bytes) -> None:

@@ -117,6 +117,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """The head is here in time."""
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise ValueError("too many requests at once")
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            raise ValueError("more than one Host")  # whoever stands in front may have believed the other one
         self._is_in_head = False
         self._stop_head_timer()
         super().on_headers_complete()
