@@ -77,6 +77,8 @@ def run_phases(args: argparse.Namespace, tasks: Path) -> tuple[dict[str, Any], L
             load = asyncio.run(run_load(server, known, num_clients=args.clients, seconds=args.seconds, seed=args.seed))
             report["load"] = describe_load(load, num_clients=args.clients)
             say(f"load: {report['load']['requests']} requests")
+            if failures := server.failures():
+                say(f"the server's own failures:\n{failures}")
         if speeds := [phase for phase in args.phases if phase != "load"]:
             with _open(args, tasks) as ai:
                 report |= asyncio.run(measure_speeds(server, ai, speeds, num_labels=args.labels))
@@ -124,6 +126,7 @@ def describe_load(load: Load, *, num_clients: int) -> dict[str, Any]:
         "lost": tally.lost[:20],
         "left_over": load.leftovers,
         "texts_with_blanks_around": tally.num_padded,
+        "memory_bytes_by_quarters": [load.memory_between(n / 4, (n + 1) / 4) for n in range(4)],
         "memory_bytes_by_tenths": [load.memory_at(tenth / 10) for tenth in range(1, 11)],
         "open_before": load.open_before,
         "open_after": load.open_after,

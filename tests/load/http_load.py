@@ -74,11 +74,19 @@ class Load:
         nearest = min(self.memory, key=lambda sample: abs(sample[0] - share * self.seconds))[1]
         return round(statistics.mean(near or [nearest]))
 
+    def memory_between(self, start: float, end: float) -> int:
+        """Mean of the bytes that the server held between these shares of the time."""
+        return round(statistics.mean(held for when, held in self.memory if start <= when / self.seconds <= end))
+
     @property
     def is_flat(self) -> bool:
-        """Whether the second half added nothing to speak of; a busy server's memory varies by a few percent."""
-        half = self.memory_at(0.5)
-        return self.memory_at(1.0) - half <= MAX_GROWTH_BYTES + half // 20
+        """Whether the last quarter held no more than the third, to speak of.
+
+        Means of quarters, because conversations come and go in waves of about a minute and their keys and values with
+        them; not the first half, because with hundreds of clients a conversation lasts for minutes, and until the first
+        ones have ended there are more of them at every moment.
+        """
+        return self.memory_between(0.75, 1.0) - self.memory_between(0.5, 0.75) <= MAX_GROWTH_BYTES
 
     @property
     def unfairness(self) -> float | None:

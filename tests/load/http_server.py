@@ -55,6 +55,15 @@ class Server:
         """The same, without holding the event loop up."""
         return await asyncio.to_thread(self.status)
 
+    def failures(self) -> str:
+        """What it logged of requests that failed by its own fault, with tracebacks."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        shown: list[str] = []
+        for line in lines:
+            if " failed: " in line or (shown and line.startswith("  ")):
+                shown.append(line)
+        return "\n".join(shown[:60])
+
     def num_open(self) -> dict[str, int]:
         """Threads and open files (sockets among them) of the process, where the system says so."""
         folder = Path(f"/proc/{self.process.pid}")

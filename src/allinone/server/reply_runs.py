@@ -8,7 +8,6 @@ was said is kept as the turn. A turn that was announced as done is in the store.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from allinone.errors import AllInOneError, Cancelled, NotFound
 from allinone.pipelines.conversation import Conversation, Opening
 from allinone.pipelines.reply import Reply
 from allinone.server.context import ServerContext
+from allinone.server.failures import log_failure
 from allinone.server.keys import Access
 from allinone.server.problems import describe
 from allinone.server.sse import EventLog
@@ -27,7 +27,6 @@ from allinone.types import Result, Usage
 
 MAX_ENDED = 2_000
 """Replies that have ended and whose log is still held."""
-_log = logging.getLogger("allinone.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class ReplyRun:
         except AllInOneError as error:
             self._fail(error)
         except Exception as error:
-            _log.error("a reply failed: %s", type(error).__name__, exc_info=self._context.settings.log_texts)
+            log_failure(error, request_id="a reply", with_message=self._context.settings.log_texts)
             self._fail(AllInOneError("The server failed at this reply; its log says where."))
         finally:
             if self.log is not None:

@@ -152,12 +152,14 @@ class OnnxBackend:
             raise InvalidInput(f"Cannot trim a sequence of {cache.num_tokens} tokens to {num_tokens}")
         cache.trim(num_tokens)
         self._stack.forget_unused()
+        self._shape.arena.settle()
 
     def free(self, sequence: SequenceId) -> None:
         """Give a sequence back."""
         self._require(sequence).free()
         del self._sequences[sequence]
         self._stack.forget_unused()
+        self._shape.arena.settle()
 
     def num_cached_tokens(self, sequence: SequenceId) -> int:
         """Number of tokens the sequence holds."""
@@ -241,7 +243,8 @@ class OnnxBackend:
         size = self._shape.block_size(grid.num_groups, grid.num_members, grid.num_steps)
         if call.block is not None and self._scratch and self._scratch[0].both.shape == size:
             return self._scratch
-        layers = [LayerCache.of(np.empty(size, np.float32)) for _ in range(self._shape.num_layers)]
+        cells = grid.num_groups, grid.num_members, grid.num_steps
+        layers = [self._shape.new_layer(*cells) for _ in range(self._shape.num_layers)]
         self._scratch = layers if call.block is not None and grid.num_steps == 1 else []
         return layers
 
@@ -282,7 +285,7 @@ class OnnxBackend:
         """Keep the new keys and values: in the block that was read, or as a block of their own."""
         block = call.block
         if block is None:
-            block = KVBlock(new_layers)
+            block = KVBlock(self._shape, new_layers)
             for one in call.placements:
                 one.cache.set_cell(Cell(block, one.group, one.member))
         else:

@@ -4,7 +4,7 @@ Owns the memory of the cache and who uses it: blocks that hold the own past of a
 any number of sequences share, and the stacking of several prefixes for one call. Knows no graph and no token ids.
 
 A block keeps one array per layer, float32 (2, groups, key heads, members, capacity, head_dim): keys, then values.
-Capacity is a multiple of 16 and padding is zero or any finite value: attention masks it.
+Capacity is a multiple of 16 and padding is zero or any finite value: attention masks it. Cells of nobody are not read.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-FloatArray: TypeAlias = NDArray[np.float32]
+from allinone.backends.onnx.arena import Arena, FloatArray
 
 WIDTH = 16
 """Widths of prefix and past in attention are multiples of this: each softmax lane then adds the same terms in the same
@@ -35,11 +32,12 @@ def round_up(number: int, multiple: int = WIDTH) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheShape:
-    """What the cache of one model looks like."""
+    """What the cache of one model looks like, and where its arrays lie."""
 
     num_layers: int
     num_heads: int
     head_dim: int
+    arena: Arena = field(default_factory=Arena, compare=False)
 
     @property
     def bytes_per_token(self) -> int:
@@ -49,6 +47,10 @@ class CacheShape:
     def block_size(self, num_groups: int, num_members: int, capacity: int) -> tuple[int, ...]:
         """Shape of one layer of a block."""
         return (2, num_groups, self.num_heads, num_members, capacity, self.head_dim)
+
+    def new_layer(self, num_groups: int, num_members: int, capacity: int) -> LayerCache:
+        """One layer of a block, with arbitrary values: what was there before may even be no numbers."""
+        return LayerCache.of(self.arena.empty(self.block_size(num_groups, num_members, capacity)))
 
 
 class LayerCache(NamedTuple):
@@ -63,23 +65,30 @@ class LayerCache(NamedTuple):
         """Split once, so that the halves stay the same objects from call to call."""
         return cls(both, both[0], both[1])
 
+    def fill(self, group: int, member: int, tokens: FloatArray | None) -> None:
+        """Write (2, key heads, tokens, head_dim) into a cell, and zeros behind: attention reads those too."""
+        cell = self.both[:, group, :, member]
+        num_tokens = 0 if tokens is None else tokens.shape[2]
+        if tokens is not None:
+            cell[:, :, :num_tokens] = tokens
+        cell[:, :, num_tokens:] = 0
+
 
 class KVBlock:
     """Own past of a grid of `num_groups` x `num_members` cells."""
 
-    __slots__ = ("capacity", "is_frozen", "layers", "num_groups", "num_members", "users")
+    __slots__ = ("capacity", "is_frozen", "layers", "num_groups", "num_members", "shape", "users")
 
-    def __init__(self, layers: list[LayerCache], *, is_frozen: bool = False) -> None:
+    def __init__(self, shape: CacheShape, layers: list[LayerCache], *, is_frozen: bool = False) -> None:
         """Use the arrays of `layers`; those of a frozen block belong to a prefix and are never written."""
-        self.layers, self.is_frozen = layers, is_frozen
+        self.shape, self.layers, self.is_frozen = shape, layers, is_frozen
         _, self.num_groups, _, self.num_members, self.capacity, _ = layers[0].both.shape
         self.users: dict[tuple[int, int], set[SequenceCache]] = {}
 
     @classmethod
-    def zeros(cls, shape: CacheShape, num_groups: int, num_members: int, capacity: int) -> KVBlock:
-        """An empty block."""
-        size = shape.block_size(num_groups, num_members, capacity)
-        return cls([LayerCache.of(np.zeros(size, np.float32)) for _ in range(shape.num_layers)])
+    def empty(cls, shape: CacheShape, num_groups: int, num_members: int, capacity: int) -> KVBlock:
+        """A block that holds nothing yet."""
+        return cls(shape, [shape.new_layer(num_groups, num_members, capacity) for _ in range(shape.num_layers)])
 
     @property
     def num_cells(self) -> int:
@@ -95,12 +104,10 @@ class KVBlock:
             return
         for (group, member), num_tokens in used.items():
             users = list(self.users[group, member])
-            layers: list[LayerCache] = []
-            for layer in self.layers:
-                both = np.zeros((2, 1, layer.both.shape[2], 1, round_up(num_tokens), layer.both.shape[5]), np.float32)
-                both[:, 0, :, 0, :num_tokens] = layer.both[:, group, :, member, :num_tokens]
-                layers.append(LayerCache.of(both))
-            cell = Cell(KVBlock(layers), 0, 0)
+            block = KVBlock.empty(self.shape, 1, 1, round_up(num_tokens))
+            for old, new in zip(self.layers, block.layers, strict=True):
+                new.fill(0, 0, old.both[:, group, :, member, :num_tokens])
+            cell = Cell(block, 0, 0)
             for one in users:
                 one.set_cell(cell)
 
@@ -154,11 +161,9 @@ class Prefix:
         if block.num_cells == 1 and block.capacity == width:
             block.is_frozen = True
             return cls(list(block.layers), num_tokens)
-        layers: list[LayerCache] = []
-        for layer, whole in enumerate(block.layers):
-            frozen = np.zeros((2, 1, whole.both.shape[2], 1, width, whole.both.shape[5]), np.float32)
-            frozen[:, 0, :, 0, :num_tokens] = cell.read(layer, num_tokens)
-            layers.append(LayerCache.of(frozen))
+        layers = KVBlock.empty(block.shape, 1, 1, width).layers
+        for layer, frozen in enumerate(layers):
+            frozen.fill(0, 0, cell.read(layer, num_tokens))
         return cls(layers, num_tokens)
 
 
@@ -226,7 +231,7 @@ class SequenceCache:
             prefix = Prefix.freeze(cell, self.num_own_tokens)
             self._set_frozen(prefix)
             if not cell.block.is_frozen:
-                self.set_cell(Cell(KVBlock(prefix.layers, is_frozen=True), 0, 0))
+                self.set_cell(Cell(KVBlock(cell.block.shape, prefix.layers, is_frozen=True), 0, 0))
             return prefix
         return self.frozen
 
@@ -269,13 +274,15 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
     ]
     longest = max(one.num_own_tokens for _, _, one in sequences)
     capacity = round_up(longest + num_new_tokens + 2 * math.isqrt(longest))
-    block = KVBlock.zeros(shape, len(grid), len(grid[0]), capacity)
-    for layer, target in enumerate(block.layers):
+    layers: list[LayerCache] = []
+    for layer in range(shape.num_layers):
+        target = shape.new_layer(len(grid), len(grid[0]), capacity)
+        layers.append(target)
         for group, member, one in sequences:
-            if one.cell is not None and one.num_own_tokens:
-                target.both[:, group, :, member, : one.num_own_tokens] = one.cell.read(layer, one.num_own_tokens)
+            target.fill(group, member, None if one.cell is None else one.cell.read(layer, one.num_own_tokens))
         for old in retiring:
             old.layers[layer] = target
+    block = KVBlock(shape, layers)
     for group, member, one in sequences:
         one.set_cell(Cell(block, group, member))
     for old in leaving:
@@ -303,11 +310,10 @@ class PrefixStack:
         self._stacked = None
         layers: list[LayerCache] = []
         for layer in range(shape.num_layers):
-            stacked = np.zeros(shape.block_size(len(key), 1, width), np.float32)
+            stacked = shape.new_layer(len(key), 1, width)
             for group, prefix in enumerate(key):
-                if prefix is not None:
-                    stacked[:, group, :, :, : prefix.width] = prefix.layers[layer].both[:, 0]
-            layers.append(LayerCache.of(stacked))
+                stacked.fill(group, 0, None if prefix is None else prefix.layers[layer].both[:, 0, :, 0])
+            layers.append(stacked)
         self._stacked = key, layers
         return layers
 
