@@ -18,7 +18,7 @@ from allinone.engine.prefix_cache import Prefix
 from allinone.engine.running import Running
 
 MAX_SKIPPED_STEPS = 8
-SLICE_TOKENS = 64
+SLICE_TOKENS = 32
 """Beside streams, prefills share a step up to this size; labels have a step of their own, up to a whole chunk."""
 
 Owner: TypeAlias = Running | Prefix
