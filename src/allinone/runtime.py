@@ -33,6 +33,8 @@ from allinone.types import Caller, Message, Priority, Result
 MIN_CACHED_TOKENS = 4_096
 """Room for the longest built-in task, however small the memory budget."""
 
+DEFAULT_KV_BYTES = 1_536 * 2**20
+
 Item = str | Mapping[str, Any]
 
 
@@ -56,7 +58,7 @@ class AllInOne(RawRequests):
         library: PromptLibrary,
         *,
         language: str = "zh",
-        max_kv_bytes: int = 1_536 * 2**20,
+        max_kv_bytes: int = DEFAULT_KV_BYTES,
         max_queue: int = 1_024,
         max_cached_results: int = 4_096,
     ) -> None:
@@ -93,6 +95,7 @@ class AllInOne(RawRequests):
         language: Literal["zh", "en"] = "zh",
         dtype: Literal["float32", "bfloat16"] = "float32",
         compile: bool = False,
+        max_kv_bytes: int = DEFAULT_KV_BYTES,
         on_progress: ProgressCallback | None = None,
         on_library_event: Callable[[LibraryEvent], None] | None = None,
     ) -> AllInOne:
@@ -111,6 +114,7 @@ class AllInOne(RawRequests):
             language: "en" prefers the English variant of the chat and its mood (`chat.en`, `sentiment.en`).
             dtype: of the transformers backend.
             compile: `torch.compile`, of the transformers backend.
+            max_kv_bytes: memory for keys and values; room for 4,096 tokens at least.
             on_progress: called with (step, done, total) while a model is imported the first time.
             on_library_event: called when a task file is reloaded, broken or removed.
 
@@ -130,7 +134,8 @@ class AllInOne(RawRequests):
             compile=compile,
             on_progress=on_progress,
         )
-        return cls(loaded, library, language=language, max_cached_results=4_096 if cache else 0)
+        max_cached_results = 4_096 if cache else 0
+        return cls(loaded, library, language=language, max_kv_bytes=max_kv_bytes, max_cached_results=max_cached_results)
 
     def run(
         self,

@@ -11,7 +11,9 @@ import pytest
 
 from allinone.cli import serve, server_process
 from allinone.cli.server_process import ServeOptions
+from allinone.cli.session import open_runtime
 from allinone.config import Settings
+from allinone.runtime import MIN_CACHED_TOKENS
 from allinone.server.key_file import KeyFile
 
 from .conftest import Cli
@@ -96,6 +98,18 @@ def test_only_names_of_this_machine_are_answered_to(fake: Cli, started: list[Ser
     assert fake("serve", "--port", "0", "--allow-host", "Chat.Example.org").exit_code == 0
     allowed = started[-1].settings.allowed_hosts
     assert allowed == {"localhost", "127.0.0.1", "::1", "chat.example.org"}
+
+
+def test_memory_of_conversations_is_bounded_by_the_option(fake: Cli, started: list[ServeOptions]) -> None:
+    """What is loaded with it has a budget of so many bytes, and room for the longest task however small that is."""
+    assert fake("serve", "--port", "0", "--kv-memory", "32").exit_code == 0
+    with open_runtime(started[-1].runtime) as ai:
+        assert ai.max_kv_tokens == max(MIN_CACHED_TOKENS, 32 * 2**20 // ai.model.backend.info.kv_bytes_per_token)
+        room = ai.max_kv_tokens
+    assert fake("serve", "--port", "0").exit_code == 0
+    with open_runtime(started[-1].runtime) as ai:
+        assert ai.max_kv_tokens > room
+    assert fake("serve", "--kv-memory", "0").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from allinone.engine.intake import Intake
 from allinone.engine.prefix_cache import Prefix
 from allinone.engine.requests import GenerateRequest, SamplingParams, ScoreRequest
 from allinone.engine.running import Running
-from allinone.engine.scheduler import MAX_SKIPPED_STEPS, SLICE_TOKENS, Scheduler, Work
+from allinone.engine.scheduler import MAX_SKIPPED_STEPS, MAX_SLICES, SLICE_TOKENS, Scheduler, Work
 from allinone.engine.waiting import FairQueue, Line, WaitingRequests
 from allinone.errors import Cancelled, DeadlineExceeded
 from allinone.types import Caller, Priority
@@ -251,6 +251,7 @@ def test_beside_streams_prefills_are_short_and_labels_do_not_wait_for_others(
                 made = (make_label if kind == "label" else make_text)("c", size, "batch" if is_bulk else "interactive")
                 made.sequence = backend.fork()
                 running.append(made)
+        most = max(SLICE_TOKENS, sum(one.num_to_feed for one in running if one not in streams) // MAX_SLICES)
         batch = scheduler.next_batch(running, [], max_batch_tokens=2048)
         assert batch
         if any(work.owner in streams for work in batch):
@@ -264,7 +265,7 @@ def test_beside_streams_prefills_are_short_and_labels_do_not_wait_for_others(
         labels = [work for work in batch if isinstance(work.owner, Running) and work.owner.is_short]
         assert len(labels) in (0, len(batch)) or batch[0] not in labels  # only an overdue text has labels behind it
         if not labels:
-            assert len(batch) == 1 or num_tokens_of(batch) <= SLICE_TOKENS
+            assert len(batch) == 1 or num_tokens_of(batch) <= most
         for work in batch:
             assert isinstance(work.owner, Running)
             work.owner.accept(work.chunk, backend.extend([work.chunk])[0])

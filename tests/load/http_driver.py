@@ -53,6 +53,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     parser.add_argument("--phases", default=",".join(PHASES), help="default: all, %(default)s")
     parser.add_argument("--model", default=None)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--kv-memory", type=int, default=None, help="of the server, in MB")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     args.phases = args.phases.split(",")
@@ -68,6 +69,7 @@ def run_phases(args: argparse.Namespace, tasks: Path) -> tuple[dict[str, Any], L
     options = [*("--tasks", str(tasks)), "--no-cache"]
     options += ["--model", args.model] if args.model else []
     options += ["--threads", str(args.threads)] if args.threads else []
+    options += ["--kv-memory", str(args.kv_memory)] if args.kv_memory else []
     if "load" in args.phases:
         with _open(args, tasks) as ai:
             known = Known.collect(ai, num_scripts=args.scripts, num_wishes=args.wishes, seed=args.seed)

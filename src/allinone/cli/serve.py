@@ -38,6 +38,15 @@ PortOption = Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes 
 WorkersOption = Annotated[
     int, typer.Option(min=1, max=64, help="Processes on the port, each with a model and a share of the threads.")
 ]
+KvMemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-memory",
+        min=1,
+        metavar="MB",
+        help="Keys and values of conversations and running requests, in each process. Default: 1536.",
+    ),
+]
 ApiKeyOption = Annotated[
     str | None,
     typer.Option(
@@ -91,6 +100,7 @@ def serve(
     backend: BackendOption = None,
     threads: ThreadsOption = None,
     no_cache: NoCacheOption = False,
+    kv_memory: KvMemoryOption = None,
     lang: LanguageOption = None,
     api_key: ApiKeyOption = None,
     key_file: KeyFileOption = None,
@@ -131,6 +141,7 @@ def serve(
             backend=choose_backend(backend),
             threads=_share_threads(threads, environment, workers),
             use_cache=not no_cache,
+            kv_memory_mb=kv_memory,
             language=choose_language(lang),
         ),
         settings=settings.with_limits(limit or []),

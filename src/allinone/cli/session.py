@@ -34,6 +34,7 @@ class RuntimeOptions:
     backend: str | None = None
     threads: int | None = None
     use_cache: bool = True
+    kv_memory_mb: int | None = None
     language: Language = "zh"
 
     @property
@@ -85,7 +86,7 @@ def open_runtime(options: RuntimeOptions) -> Generator[AllInOne]:
     Raises:
         AllInOneError: as `AllInOne.load`.
     """
-    from allinone.runtime import AllInOne
+    from allinone.runtime import DEFAULT_KV_BYTES, AllInOne
 
     with ImportProgress() as progress:
         ai = AllInOne.load(
@@ -95,6 +96,7 @@ def open_runtime(options: RuntimeOptions) -> Generator[AllInOne]:
             threads=options.threads,
             cache=options.use_cache,
             language=options.language,
+            max_kv_bytes=DEFAULT_KV_BYTES if options.kv_memory_mb is None else options.kv_memory_mb * 2**20,
             on_progress=progress.show,
             on_library_event=report_library_event,
         )

@@ -21,6 +21,10 @@ MAX_SKIPPED_STEPS = 8
 SLICE_TOKENS = 32
 """Beside streams, prefills share a step up to this size; labels have a step of their own, up to a whole chunk."""
 
+MAX_SLICES = 8
+"""Where so many prefills wait that it would take more slices than this, they are larger: then everybody waits in line,
+and a line moves the faster the more a step takes in."""
+
 Owner: TypeAlias = Running | Prefix
 Rank: TypeAlias = tuple[int, bool, int, int]  # kind of work, bulk work, order within the kind, place
 Wish: TypeAlias = tuple[Rank, Owner]
@@ -88,10 +92,12 @@ class Scheduler:
         has to wait until a whole chunk fits again.
         """
         num_tokens, has_label = 0, False
+        num_waiting = sum(owner.num_to_feed for _, owner in prefills if isinstance(owner, Running))
+        slice_tokens = min(max(SLICE_TOKENS, num_waiting // MAX_SLICES), self._left)
         for rank, owner in prefills:
             is_label = rank[0] == _LABEL
             is_whole = is_label or num_tokens == 0
-            most = self._left if is_whole else 0 if has_label else min(SLICE_TOKENS, self._left)
+            most = self._left if is_whole else 0 if has_label else slice_tokens
             num_taken, is_passed_over = self._take(owner, batch, most - num_tokens)
             if is_passed_over and num_tokens == 0:
                 break
