@@ -62,11 +62,10 @@ MAX_LABEL_LOGPROB_ERROR = 0.03
 """Default bar: mean |difference| of label log-probabilities between FP32 and the compiled graph, in nats."""
 
 REFINED_SHARES = (0.1, 0.25, 0.5, 1.0)
-"""Shares of the matrices, those with the largest error first, that get finer blocks while the bar is not met; all of
-`down` are tried too, whose inputs are products and have outliers: they do more than their errors tell."""
+"""Shares of the matrices, those with the largest error first, that get finer blocks while the bar is not met."""
 
 _SETTINGS = (
-    (MIN_MARGIN, REFINED_SHARES, "down", SAMPLED_HEAD_ROWS),
+    (MIN_MARGIN, REFINED_SHARES, SAMPLED_HEAD_ROWS),
     (smoothing.STRENGTHS, smoothing.MIN_GAIN, smoothing.MAX_SAMPLED_TOKENS),
     (quantize.MAX_BLOCKS, quantize.BLOCK_MULTIPLE),
 )
@@ -205,9 +204,10 @@ def _refine(
     check = partial(_assemble_and_check, plan, folder, expected, max_label_logprob_error, report)
     manifest = check(parts)
     tried = {plan.in_blocks: manifest}
-    for finer in _finer_sets(manifest.layers) if plan.is_smoothed else ():
+    for share in REFINED_SHARES if plan.is_smoothed else ():
         if _holds(manifest):
             break
+        finer = _worst_matrices(manifest.layers, share)
         parts = rewrite_blocks(plan, folder, parts, finer)
         manifest = tried[finer] = check(parts)
     best = min(tried, key=lambda blocks: _mean_error(tried[blocks]))
@@ -285,12 +285,6 @@ def _report_weights(report: Progress, total: int, done: int) -> None:
 
 def _say_nothing(step: str, done: int, total: int) -> None:
     """Progress for callers that want none."""
-
-
-def _finer_sets(layers: Sequence[LayerReport]) -> list[frozenset[str]]:
-    """What is tried, the fewest matrices first: the worst ones, and all that read the product of gate and up."""
-    downs = frozenset(f"{layer.name}.down" for layer in layers if layer.name != "head")
-    return sorted([downs, *(_worst_matrices(layers, share) for share in REFINED_SHARES)], key=len)
 
 
 def _worst_matrices(layers: Sequence[LayerReport], share: float) -> frozenset[str]:
