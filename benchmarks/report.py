@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write README.md and its pictures from the results of `run.py`.
 
-    python benchmarks/report.py benchmarks/results/NAME.json [--folder DIR]
+    python benchmarks/report.py benchmarks/results/NAME.json [LATER.json ...] [--folder DIR]
 
-The same results give the same bytes.
+What a later run measured of works that the first one lacks is added, and named. The same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,25 @@ MIN_AGREEMENT = 0.5
 """By chance one next token in a hundred thousand is the same; 8 bits leave far more than half of them, 4 bits a tenth
 (of random weights, which have no margin to lose)."""
 MIN_AGREEMENT_4_BIT = 0.03
+
+
+def join_runs(first: Mapping[str, Any], later: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The first run, and of the later ones (by file) what it lacks; `later` says what came from where."""
+    known = {(figure["peer"], figure["work"]) for figure in first["figures"]}
+    figures, added = list(first["figures"]), dict[str, str]()
+    for file, run in later.items():
+        fresh = [figure for figure in run["figures"] if (figure["peer"], figure["work"]) not in known]
+        figures += fresh
+        works = sorted({f"{figure['work']} of {first['peers'][figure['peer']]['title']}" for figure in fresh})
+        added[file] = ", ".join(works)
+    return {**first, "figures": figures, "later": added}
+
+
+def show_later(result: Mapping[str, Any]) -> str:
+    """What was not measured in the run itself, as lines of the list at the top."""
+    return "".join(
+        f"\n- Measured later, by itself: {works} (results/{file})." for file, works in result["later"].items()
+    )
 
 
 def show_rows(compared: Sequence[Compared]) -> str:
@@ -168,8 +187,8 @@ def write_readme(result: Mapping[str, Any], source: str) -> str:
     """The whole page.
 
     Args:
-        result: what `run.py` wrote.
-        source: name of the file it came from.
+        result: what `join_runs` made of what `run.py` wrote.
+        source: name of the file of the first run.
     """
     machine, load, prompts = result["machine"], result["load"], result["prompts"]
     peers = read_settings().peers
@@ -187,6 +206,7 @@ def write_readme(result: Mapping[str, Any], source: str) -> str:
         "SYSTEM": f"{machine['system']}, Python {machine['python']}; commit {machine['commit'] or 'unknown'}",
         "ROUNDS": str(result["rounds"]),
         "MINUTES": f"{result['took_s'] / 60:.0f}",
+        "LATER": show_later(result),
         "LOAD": f"{load['before']} before, {load['after']} after{busy or '; ' + load['reason'] + '.'}",
         "ROWS": show_rows(compare(result)),
         "FIGURES": show_figures(result),
@@ -213,15 +233,17 @@ def _drawn(result: Mapping[str, Any]) -> list[tuple[str, tuple[str, Sequence[str
 def main() -> int:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+", help="the run, and later ones that fill its gaps")
     parser.add_argument("--folder", type=Path, default=HERE, help="where README.md and pictures/ go")
     args = parser.parse_args()
-    result = json.loads(args.results.read_text(encoding="utf-8"))
+    first, *others = args.results
+    later = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in others}
+    result = join_runs(json.loads(first.read_text(encoding="utf-8")), later)
     pictures = args.folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     for name, picture in draw_pictures(result).items():
         (pictures / name).write_text(picture, encoding="utf-8")
-    (args.folder / "README.md").write_text(write_readme(result, args.results.name), encoding="utf-8")
+    (args.folder / "README.md").write_text(write_readme(result, first.name), encoding="utf-8")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,10 @@ def test_missed_target_is_called_missed() -> None:
 
 def test_report_is_deterministic_and_hides_nothing() -> None:
     """Same results, same bytes; crashed, missing and doubtful peers and a busy machine are on the page."""
-    from benchmarks.report import draw_pictures, write_readme
+    from benchmarks.report import draw_pictures, join_runs, write_readme
 
-    page = write_readme(_result(), "x.json")
-    assert page == write_readme(json.loads(json.dumps(_result())), "x.json")
+    page = write_readme(join_runs(_result(), {}), "x.json")
+    assert page == write_readme(join_runs(json.loads(json.dumps(_result())), {}), "x.json")
     assert "{{" not in page
     assert "llama.cpp, one_label, round 2: crashed: SIGSEGV" in page
     assert "OpenVINO: not installed: setup" in page
@@ -187,6 +188,26 @@ def test_report_is_deterministic_and_hides_nothing() -> None:
     pictures = draw_pictures(_result())
     assert set(pictures) == {"waiting.svg", "cost.svg"} and pictures == draw_pictures(_result())
     assert "![Waiting, shorter is better](pictures/waiting.svg)" in page and "throughput.svg" not in page
+
+
+def test_later_runs_fill_gaps_and_replace_nothing() -> None:
+    """A work that was measured wrongly is taken out and asked again; its neighbours stay what they were."""
+    from benchmarks.report import find_agreement, join_runs, show_later
+
+    first = _result()
+    whole = find_agreement(first)
+    first["figures"] = [f for f in first["figures"] if not (f["peer"] == "ours" and "next_tokens" in f)]
+    assert "ours" not in find_agreement(first)
+    again = _result()
+    for figure in again["figures"]:
+        if figure["peer"] != "ours" and "next_tokens" in figure:
+            figure["next_tokens"] = [-1] * len(figure["next_tokens"])
+
+    joined = join_runs(first, {"again.json": again})
+
+    assert find_agreement(joined) == whole
+    assert "agreement of allinone (results/again.json)" in show_later(joined)
+    assert join_runs(first, {})["figures"] == first["figures"]
 
 
 def test_bars_are_drawn_to_scale() -> None:
@@ -204,14 +225,16 @@ def test_bars_are_drawn_to_scale() -> None:
 
 def test_page_in_the_checkout_is_what_its_results_give() -> None:
     """README.md is never edited by hand: change the template, then run `benchmarks/report.py`."""
-    from benchmarks.report import draw_pictures, write_readme
+    from benchmarks.report import draw_pictures, join_runs, write_readme
 
     folder = ROOT / "benchmarks"
     if not (folder / "README.md").is_file():
         pytest.skip("no results yet")
     page = (folder / "README.md").read_text(encoding="utf-8")
     source = page.split("results/", 1)[1].split(":", 1)[0]
-    result = json.loads((folder / "results" / source).read_text(encoding="utf-8"))
+    later = re.findall(r"^- Measured later.*\(results/(.*)\)\.$", page, re.MULTILINE)
+    runs = {name: json.loads((folder / "results" / name).read_text(encoding="utf-8")) for name in [source, *later]}
+    result = join_runs(runs.pop(source), runs)
     assert page == write_readme(result, source)
     for name, picture in draw_pictures(result).items():
         assert (folder / "pictures" / name).read_text(encoding="utf-8") == picture
