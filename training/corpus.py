@@ -22,7 +22,7 @@ from training.tasks_chat import chat_examples, empathy_examples
 from training.tasks_correction import copy_examples, gold_typo_examples, grammar_examples, typo_examples
 from training.tasks_intent import intent_examples
 from training.tasks_label import emotion_examples, gold_emotion_examples
-from training.tasks_sentiment import gold_sentiment_examples, remark_examples, sentiment_examples
+from training.tasks_sentiment import gold_sentiment_examples, remark_examples, review_examples, sentiment_examples
 from training.tasks_text import (
     keyword_examples,
     polish_rewrite_examples,
@@ -62,6 +62,7 @@ LONG = {name: scaled(source, 0.2) for name, source in SOURCES.items() if name !=
 COPY: dict[str, Source] = {"copy": copy_examples}
 CHAT: dict[str, Source] = {"chat": scaled(chat_examples, 2.0), "empathy": empathy_examples}
 REMARKS: dict[str, Source] = {"remarks": remark_examples}
+REVIEWS: dict[str, Source] = {"reviews": review_examples}
 TAIL: dict[str, Source] = {
     "sentiment": gold_sentiment_examples,
     "emotion": gold_emotion_examples,
@@ -120,9 +121,12 @@ def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, in
         yield "chat-00.npz", CHAT, 96, schedule.row
     if schedule.remark_share:
         yield "remarks-00.npz", REMARKS, 95, schedule.row
+    if schedule.review_share:
+        yield "reviews-00.npz", REVIEWS, 94, schedule.row
     yield "shard-00.npz", SOURCES, 100, schedule.row
     yield "tail-00.npz", TAIL, 99, schedule.row
-    yield "long-00.npz", LONG, 97, schedule.row * 2
+    if schedule.long_share:
+        yield "long-00.npz", LONG, 97, schedule.row * 2
     for number in range(1, schedule.shards):
         yield f"shard-{number:02}.npz", SOURCES, 100 + number, schedule.row
 

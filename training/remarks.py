@@ -14,7 +14,7 @@ from training.polarity import Case
 from training.smalltalk import expand, vary
 
 LABELS = {"good": "正面", "bad": "负面", "plain": "中性"}
-SHARES = {"good": 0.42, "bad": 0.42, "plain": 0.16}
+SHARES = {"good": 0.4, "bad": 0.4, "plain": 0.2}
 
 
 @lru_cache(maxsize=2)

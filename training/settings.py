@@ -42,8 +42,7 @@ class Schedule:
         long_share, tail_share: of the steps after a third of the time, and after `tail_from`.
         chat_share: of the last steps, after `chat_from`, beside the tail: replies are learned by heart.
         remark_share: of the last steps, after `remark_from`: everyday remarks, which have few words of praise or blame.
-        word_dropout: of the user's tokens, how many a label task does not see at most (each step draws its share): one
-            word must not decide alone.
+        review_share: of the steps after `review_from`: Chinese reviews, which are learned only if asked for often.
         ema: decay of the averaged weights per step.
         compile: fuse operations with `torch.compile`.
     """
@@ -74,7 +73,8 @@ class Schedule:
     chat_from: float = 0.9
     remark_share: float = 0.0
     remark_from: float = 0.85
-    word_dropout: float = 0.0
+    review_share: float = 0.0
+    review_from: float = 0.5
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3

@@ -56,6 +56,7 @@ class Mixture:
             "tail": Rows(folder, "tail-??.npz", 5 + seed),
             "chat": Rows(folder, "chat-??.npz", 6 + seed),
             "remarks": Rows(folder, "remarks-??.npz", 7 + seed),
+            "reviews": Rows(folder, "reviews-??.npz", 8 + seed),
         }
 
     def shares(self, done: float) -> dict[str, float]:
@@ -67,6 +68,7 @@ class Mixture:
             "long": s.long_share if done > 1 / 3 else 0.0,
             "chat": s.chat_share if done > s.chat_from else 0.0,
             "remarks": s.remark_share if done > s.remark_from else 0.0,
+            "reviews": s.review_share if done > s.review_from else 0.0,
             "tail": s.tail_share if done > s.tail_from else 0.0,
         }
 

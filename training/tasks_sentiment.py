@@ -36,6 +36,7 @@ def chinese_teacher(data: Path, scale: float) -> Teacher:
     return Teacher(cases, chinese_features)
 
 
+HARD_CATEGORIES = ("书籍", "计算机", "酒店")
 CLAUSE_END = re.compile(r"(?<=[，。！？!?,；;~])\s*|\s+")
 
 
@@ -140,8 +141,18 @@ def remark_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, 
     """Everyday remarks only."""
     pool = FormPool(prompts, "sentiment", POLARITIES, rng)
     for language in ("zh", "en"):
-        for text, label in remark_cases(rng, int(30_000 * scale), language):
+        for text, label in remark_cases(rng, int(45_000 * scale), language):
             yield pool.example(text, label, rng)
+
+
+def review_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
+    """Every Chinese review, and twice those of books, computers and hotels: few or long, and harder than others."""
+    pool = FormPool(prompts, "sentiment", POLARITIES, rng, varied=300)
+    cases = [*reviews(data, scale), *mapped(data, "zh_book_review", SIGN)]
+    hard = {r["text"] for r in load_trainable(data, "zh_online_shopping_10_cats") if r["cat"] in HARD_CATEGORIES}
+    cases += [case for case in cases if case[0] in hard]
+    for text, label in some(cases, len(cases) * scale, rng):
+        yield pool.example(shorten(abridged(text, rng)), label, rng, product=0.5)
 
 
 def gold_sentiment_examples(

@@ -131,14 +131,6 @@ class Run:
         weight[role == INPUT] = input_weight
         return (weight * same).flatten()
 
-    def seen(self, rows: dict[str, Tensor]) -> Tensor:
-        """(batch, length, 1) of 1.0, and 0.0 for the tokens of a user's text that a label task does not get to see."""
-        document = rows["group"] * 256 + rows["doc"]
-        is_label = rows["role"] == LABEL
-        asked = ((document[:, :, None] == document[:, None, :]) & is_label[:, None, :]).any(-1)
-        dropped = torch.rand(document.shape, device=document.device) < self.schedule.word_dropout * torch.rand(())
-        return 1.0 - (asked & (rows["role"] == INPUT) & dropped).float()[:, :, None]
-
     def loss(
         self, rows: dict[str, Tensor], input_weight: float, edit_weight: float, *, plain: bool
     ) -> tuple[Tensor, dict[str, float]]:
@@ -148,7 +140,7 @@ class Run:
         positions = rows["pos"]
         model = self.model
         cos, sin = model.cos[positions][:, None].bfloat16(), model.sin[positions][:, None].bfloat16()
-        embedded = model.model.embed_tokens(rows["ids"]) * self.seen(rows)
+        embedded = model.model.embed_tokens(rows["ids"])
         with torch.autocast(self.device.type, torch.bfloat16):
             hidden = self.body(embedded.bfloat16(), cos, sin, mask)
         weight = self.token_weights(rows, input_weight, edit_weight)

@@ -127,27 +127,6 @@ def test_tokens_of_changed_characters_are_marked() -> None:
     assert ANSWER in example.roles
 
 
-def test_a_label_task_hides_only_words_of_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word dropout must touch neither prompts nor answers nor the texts of tasks that have to repeat them."""
-    import torch
-    from training.prompts import ANSWER, INPUT, LABEL, NONE
-    from training.settings import ModelShape, Schedule, Settings
-    from training.train import Run
-
-    schedule = Schedule(minutes=1, batch_tokens=12, word_dropout=1.0, compile=False)
-    shape = ModelShape(vocab_size=16, hidden=8, layers=1, heads=2, kv_heads=2, ffn=16, context=16)
-    run = Run(Settings(name="tiny", run=Path(), model=shape, schedule=schedule))
-    role = torch.tensor([[NONE, NONE, INPUT, INPUT, LABEL, ANSWER, INPUT, INPUT, ANSWER, ANSWER, NONE, NONE]])
-    doc = torch.tensor([[0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3]])
-    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(0.5))
-
-    hidden = run.seen({"role": role, "doc": doc, "group": torch.zeros_like(doc)})[0, :, 0]
-    assert hidden.tolist() == [1.0] * 12, "half of the draws are above the rate"
-    monkeypatch.setattr(torch, "rand", lambda *shape, **__: torch.ones(()) if shape == ((),) else torch.zeros(*shape))
-    hidden = run.seen({"role": role, "doc": doc, "group": torch.zeros_like(doc)})[0, :, 0]
-    assert [i for i, value in enumerate(hidden.tolist()) if value == 0.0] == [2, 3]
-
-
 def test_reviews_filed_wrongly_are_left_out() -> None:
     """A teacher that has not seen a review finds the one whose label contradicts all others."""
     from training.tasks_sentiment import without_slips
