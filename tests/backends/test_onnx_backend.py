@@ -341,10 +341,31 @@ def test_freed_prefixes_are_not_kept_in_the_stack(folder: Path) -> None:
     prefixes = make_prefixes(backend, np.random.default_rng(13))
     forks = [backend.fork(prefix) for prefix in prefixes]
     backend.extend([Chunk(sequence=fork, input_ids=(1, 2), wanted="last_logits") for fork in forks])
-    assert backend._stack._stacked is not None
+    assert any(any(key) for key in backend._stacks._stacks)
     for sequence in (forks[0], prefixes[0]):
         backend.free(sequence)
-    assert backend._stack._stacked is None
+    assert not any(any(key) for key in backend._stacks._stacks)
+
+
+def test_groups_of_prefixes_that_take_turns_are_stacked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order of the batch; the answers are those of a backend that sees them for the first time."""
+    from allinone.backends.onnx.kv_cache import PrefixStacks
+
+    made: list[int] = []
+    make = PrefixStacks._stack
+    monkeypatch.setattr(PrefixStacks, "_stack", lambda self, key: (made.append(len(key)), make(self, key))[1])
+    backend = OnnxBackend.load(folder, num_threads=1)
+    prefixes = make_prefixes(backend, np.random.default_rng(13))
+    assert len(prefixes) >= 3
+    answers: dict[tuple[int, ...], list[bytes]] = {}
+    for chosen in [(0, 1), (1, 2), (1, 0), (2, 1), (0, 1)]:
+        forks = [backend.fork(prefixes[index]) for index in chosen]
+        outputs = backend.extend([Chunk(sequence=fork, input_ids=(1, 2), wanted="last_logits") for fork in forks])
+        found = [output.tobytes() for _, output in sorted(zip(chosen, outputs, strict=True)) if output is not None]
+        assert answers.setdefault(tuple(sorted(chosen)), found) == found
+        for fork in forks:
+            backend.free(fork)
+    assert [size for size in made if size > 1] == [2, 2]
 
 
 @pytest.mark.parametrize(

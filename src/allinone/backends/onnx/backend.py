@@ -29,7 +29,7 @@ from allinone.backends.onnx.kv_cache import (
     KVBlock,
     LayerCache,
     Prefix,
-    PrefixStack,
+    PrefixStacks,
     SequenceCache,
     gather_block,
 )
@@ -69,8 +69,9 @@ class OnnxBackend:
         self._is_float = manifest.weight_type == "float32"
         self._head = None if self._is_float else HeadColumns(folder, manifest)
         self._rotary = RotaryTable(config)
-        self._stack = PrefixStack(self._shape)
+        self._stacks = PrefixStacks(self._shape)
         self._scratch: list[LayerCache] = []
+        self._empty_past = LayerCache.of(np.empty(self._shape.block_size(0, 0, 0), np.float32))
         self._sequences: dict[SequenceId, SequenceCache] = {}
         self._next_id = 1
         self._num_threads = num_threads
@@ -151,14 +152,14 @@ class OnnxBackend:
         if not 0 <= num_tokens <= cache.num_tokens:
             raise InvalidInput(f"Cannot trim a sequence of {cache.num_tokens} tokens to {num_tokens}")
         cache.trim(num_tokens)
-        self._stack.forget_unused()
+        self._stacks.forget_unused()
         self._shape.arena.settle()
 
     def free(self, sequence: SequenceId) -> None:
         """Give a sequence back."""
         self._require(sequence).free()
         del self._sequences[sequence]
-        self._stack.forget_unused()
+        self._stacks.forget_unused()
         self._shape.arena.settle()
 
     def num_cached_tokens(self, sequence: SequenceId) -> int:
@@ -272,14 +273,21 @@ class OnnxBackend:
                 feeds[f"token_weight.{index}"], feeds[f"token_scale.{index}"] = block.weight, block.scale
             zeros = np.full((len(input_ids), 1), ACTIVATION_ZERO, np.uint8)
             feeds["token_zeros"], feeds["wanted_zeros"] = zeros, zeros[: len(tokens)]
-        prefix_layers = self._stack.layers(call.prefixes)
-        grid, shape = call.grid, self._shape
-        nothing = LayerCache.of(np.empty(shape.block_size(grid.num_groups, grid.num_members, 0), np.float32))
+        prefix_layers = self._stacks.layers(call.prefixes)
+        grid = call.grid
+        nothing = self._nothing(grid.num_groups, grid.num_members)
         for index, prefix in enumerate(prefix_layers):
             past = nothing if call.block is None else call.block.layers[index]
             feeds[f"prefix_key.{index}"], feeds[f"prefix_value.{index}"] = prefix.key, prefix.value
             feeds[f"past_key.{index}"], feeds[f"past_value.{index}"] = past.key, past.value
         return feeds
+
+    def _nothing(self, num_groups: int, num_members: int) -> LayerCache:
+        """No own past, for every layer; the same object again, so that it stays bound."""
+        size = self._shape.block_size(num_groups, num_members, 0)
+        if self._empty_past.both.shape != size:
+            self._empty_past = LayerCache.of(np.empty(size, np.float32))
+        return self._empty_past
 
     def _append(self, call: _Call, new_layers: list[LayerCache]) -> None:
         """Keep the new keys and values: in the block that was read, or as a block of their own."""

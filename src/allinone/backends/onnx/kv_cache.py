@@ -21,6 +21,9 @@ WIDTH = 16
 """Widths of prefix and past in attention are multiples of this: each softmax lane then adds the same terms in the same
 order, however wide the neighbours are."""
 
+MAX_STACKS = 3
+"""Stacks of prefixes that are kept; each is a copy of its prefixes (and one may be that of no prefix at all)."""
+
 MIN_USED_WHEN_LEFT = 0.9
 """A block that a call leaves, because its sequences move to another one, is kept only if it is used to this share."""
 
@@ -290,34 +293,38 @@ def gather_block(shape: CacheShape, grid: Sequence[Sequence[SequenceCache | None
     return block
 
 
-class PrefixStack:
-    """Several prefixes side by side for one call. One prefix is passed on as it is; the last stack of several is kept,
-    because the same tasks tend to meet again.
+class PrefixStacks:
+    """Several prefixes side by side for one call. One prefix is passed on as it is; the last stacks are kept,
+    because the same tasks tend to meet again: while some are computed the others come in, so two groups take turns.
     """
 
     def __init__(self, shape: CacheShape) -> None:
         self._shape = shape
-        self._stacked: tuple[tuple[Prefix | None, ...], list[LayerCache]] | None = None
+        self._stacks: dict[tuple[Prefix | None, ...], list[LayerCache]] = {}  # in the order of their last use
 
     def layers(self, prefixes: Sequence[Prefix | None]) -> list[LayerCache]:
         """Per layer (2, len(prefixes), key heads, 1, P, head_dim); P is 0 when nobody has a prefix."""
-        shape, key = self._shape, tuple(prefixes)
+        key = tuple(prefixes)
         if len(key) == 1 and key[0] is not None:
             return key[0].layers
-        if self._stacked is not None and self._stacked[0] == key:
-            return self._stacked[1]
+        layers = self._stacks.pop(key, [])
+        while len(self._stacks) >= MAX_STACKS:
+            del self._stacks[next(iter(self._stacks))]
+        self._stacks[key] = layers or self._stack(key)
+        return self._stacks[key]
+
+    def forget_unused(self) -> None:
+        """Release the stacks that hold a prefix nobody uses any more."""
+        for key in list(self._stacks):
+            if any(one is not None and not one.num_users for one in key):
+                del self._stacks[key]
+
+    def _stack(self, key: Sequence[Prefix | None]) -> list[LayerCache]:
         width = max((prefix.width for prefix in key if prefix is not None), default=0)
-        self._stacked = None
         layers: list[LayerCache] = []
-        for layer in range(shape.num_layers):
-            stacked = shape.new_layer(len(key), 1, width)
+        for layer in range(self._shape.num_layers):
+            stacked = self._shape.new_layer(len(key), 1, width)
             for group, prefix in enumerate(key):
                 stacked.fill(group, 0, None if prefix is None else prefix.layers[layer].both[:, 0, :, 0])
             layers.append(stacked)
-        self._stacked = key, layers
         return layers
-
-    def forget_unused(self) -> None:
-        """Release a stack that holds a prefix nobody uses any more."""
-        if self._stacked is not None and any(one is not None and not one.num_users for one in self._stacked[0]):
-            self._stacked = None

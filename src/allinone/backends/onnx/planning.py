@@ -69,12 +69,12 @@ def plan_calls(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def group_by_prefix(pieces: Sequence[Piece]) -> list[tuple[Prefix | None, list[Piece]]]:
-    """Pieces that share a prefix, in order of first appearance."""
+    """Pieces that share a prefix. The order is one of the prefixes, not of the pieces: equal sets make equal groups."""
     groups: dict[int, tuple[Prefix | None, list[Piece]]] = {}
     for piece in pieces:
         prefix = piece.cache.prefix
         groups.setdefault(id(prefix), (prefix, []))[1].append(piece)
-    return list(groups.values())
+    return [groups[key] for key in sorted(groups)]
 
 
 def _pack(pieces: Sequence[Piece]) -> list[list[Piece]]:
