@@ -223,12 +223,12 @@ class QueueFull(CapacityError):
     """Too many requests are waiting.
 
     Args:
-        retry_after_s: when there is likely to be room again, from how fast the queue moves; None where unknown.
+        retry_after_s: when there is likely to be room again, from how fast the queue moves.
     """
 
     code = "queue_full"
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 1.0) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
 

@@ -483,13 +483,15 @@ def test_full_queue_refuses_all_or_nothing(backend: RecordingBackend, byte_token
         waiting = engine.submit(score_request(), score_request())
         with pytest.raises(QueueFull, match="limit of 3") as caught:
             engine.submit(score_request(), score_request())
-        assert caught.value.retryable
+        assert caught.value.retryable and caught.value.retry_after_s == 1.0, "nothing has ended yet"
         third = engine.submit(score_request())[0]
         backend.go()
         for ticket in (running, *waiting, third):
             ticket.result()
         until(lambda: engine.stats().num_waiting == 0)
         engine.submit(score_request(), score_request(), score_request())[2].result()
+        stats = engine.stats()
+        assert stats.expected_wait_s(10_000) == round(10_000 * stats.step_s / stats.num_ended, 2) > 0
 
 
 def test_memory_budget_makes_requests_wait_and_evicts_what_is_idle(

@@ -231,6 +231,17 @@ def test_document_beside_a_stream_and_ever_new_prefixes_is_not_passed_over_for_e
     assert places >= 100 // (MAX_SKIPPED_STEPS + 2)
 
 
+def test_overdue_label_beside_a_stream_has_its_step_to_itself() -> None:
+    """It goes first because it was passed over, and is still a label: no text shares its call."""
+    backend = FakeBackend()
+    label, text = make_label("c", 20), make_text("c", 5)
+    for one in (label, text):
+        one.sequence = backend.fork()
+    label.num_skipped = MAX_SKIPPED_STEPS + 1
+    batch = Scheduler(CHUNK).next_batch([make_running_stream(backend), text, label], [], max_batch_tokens=2048)
+    assert [work.owner for work in batch] == [label]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["label", "text", "nothing"]), st.integers(1, 700), st.booleans()), max_size=40),

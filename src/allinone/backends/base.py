@@ -44,7 +44,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendInfo:
-    """What a backend runs: `name` "onnx", `model` "bundled-1", `quantization` "int8", and its sizes."""
+    """What a backend runs: `name` "onnx", `model` "bundled-1", `quantization` "int8", and its sizes.
+
+    `max_sequences`: most sequences that can hold tokens at a time; None where only memory limits them.
+    """
 
     name: str
     model: str
@@ -54,6 +57,7 @@ class BackendInfo:
     max_context_tokens: int
     kv_bytes_per_token: int
     num_threads: int
+    max_sequences: int | None = None
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId, check_batch
-from allinone.errors import InvalidInput, UsageError
+from allinone.errors import CacheFull, InvalidInput, UsageError
 
 _MASK = (1 << 64) - 1
 _SCRIPTED_LOGIT = np.float32(50.0)
@@ -53,6 +53,7 @@ class FakeBackend:
         script: Mapping[Sequence[int], Sequence[int]] | None = None,
         hidden_size: int = 16,
         max_context_tokens: int = 8192,
+        max_sequences: int | None = None,
     ) -> None:
         self._info = BackendInfo(
             name="fake",
@@ -63,6 +64,7 @@ class FakeBackend:
             max_context_tokens=max_context_tokens,
             kv_bytes_per_token=64,
             num_threads=1,
+            max_sequences=max_sequences,
         )
         self._script = sorted(
             ((tuple(key), tuple(value)) for key, value in (script or {}).items()), key=lambda entry: -len(entry[0])
@@ -79,6 +81,9 @@ class FakeBackend:
     def extend(self, batch: Sequence[Chunk]) -> list[FloatArray | None]:
         """See `Backend.extend`."""
         check_batch(batch, self._info, self.num_cached_tokens)
+        holding = {sequence for sequence, node in self._tips.items() if node.length} | {one.sequence for one in batch}
+        if self._info.max_sequences is not None and len(holding) > self._info.max_sequences:
+            raise CacheFull(f"{len(holding)} sequences are more than {self._info.max_sequences}.")
         return [self._extend_one(chunk) for chunk in batch]
 
     def fork(self, source: SequenceId | None = None) -> SequenceId:

@@ -29,6 +29,7 @@ class KVMemory:
         self._prefixes = prefixes
         self._clock = clock
         self._max_tokens = max_tokens
+        self._max_sequences = backend.info.max_sequences
         self._resident: set[SessionKV] = set()
         self._running: set[Running] = set()
 
@@ -37,6 +38,12 @@ class KVMemory:
         """Tokens spent: prefixes, idle sessions, and what running requests reserved."""
         idle = sum(kv.num_tokens for kv in self._resident if not kv.is_running)
         return self._prefixes.num_tokens + idle + sum(running.num_own_tokens for running in self._running)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of prefixes and idle sessions, and those that running requests reserved."""
+        idle = sum(not kv.is_running for kv in self._resident)
+        return len(self._prefixes.prefixes()) + idle + sum(running.num_sequences for running in self._running)
 
     @property
     def num_resident_sessions(self) -> int:
@@ -49,7 +56,7 @@ class KVMemory:
         Raises:
             InvalidInput: there is nothing to feed.
             ContextLengthExceeded: it is longer than the model's context.
-            CacheFull: it is longer than the whole budget.
+            CacheFull: it is longer than the whole budget, or needs more sequences than the backend has.
         """
         session = running.session
         history = running.prefix_ids if session is None else session.ids
@@ -59,8 +66,10 @@ class KVMemory:
         kv = None if session is None else session.kv
         has_prefix = not running.prefix_ids or (kv is not None and kv.prefix is not None)
         shared = None if has_prefix else self._prefixes.find(running.prefix_ids)
-        needed = own_tokens + (0 if has_prefix or shared else len(running.prefix_ids))
-        if not self._make_room(needed - (kv.num_tokens if kv else 0), spare=(kv, shared)):
+        is_filled = not has_prefix and shared is None
+        num_tokens = own_tokens + is_filled * len(running.prefix_ids) - (kv.num_tokens if kv else 0)
+        num_sequences = running.num_sequences + is_filled - (kv is not None and kv in self._resident)
+        if not self._make_room(num_tokens, num_sequences, spare=(kv, shared)):
             return False
         running.num_own_tokens = own_tokens
         running.num_prompt_tokens = num_input
@@ -151,17 +160,21 @@ class KVMemory:
                 f"{num_input} input tokens do not fit the KV budget of {self._max_tokens} tokens.",
                 hint="Raise the budget, or shorten the text.",
             )
+        most = self._max_sequences
+        if most is not None and running.num_sequences + bool(running.prefix_ids) > most:
+            raise CacheFull(
+                f"{running.num_sequences} sequences at a time are too many: the backend has {most}.",
+                hint="Offer fewer labels that begin alike, or use the backend 'onnx'.",
+            )
         running.limit_tail(min(context, self._max_tokens) - num_input)
 
-    def _make_room(self, num_tokens: int, *, spare: tuple[SessionKV | None, Prefix | None]) -> bool:
-        """Evict until `num_tokens` more fit; False, and nothing is evicted, when all there is would not be enough."""
-        idle_tokens = sum(kv.num_tokens for kv in self._resident if not kv.is_running and kv is not spare[0])
-        held = [prefix for prefix in self._prefixes.prefixes() if prefix.num_users or prefix is spare[1]]
-        idle_tokens += self._prefixes.num_tokens - sum(len(prefix.ids) for prefix in held)
-        idle_tokens += self._held_by_idle_sessions([p for p in held if p is not spare[1]], spare=spare[0])
-        if self.num_tokens - idle_tokens + num_tokens > self._max_tokens:
+    def _make_room(self, num_tokens: int, num_sequences: int, *, spare: tuple[SessionKV | None, Prefix | None]) -> bool:
+        """Evict until so many more fit; False, and nothing is evicted, when all there is would not be enough."""
+        sessions, prefixes = self._evictable(spare)
+        idle_tokens = sum(kv.num_tokens for kv in sessions) + sum(len(prefix.ids) for prefix in prefixes)
+        if not self._has_room(num_tokens - idle_tokens, num_sequences - len(sessions) - len(prefixes)):
             return False
-        while self.num_tokens + num_tokens > self._max_tokens:
+        while not self._has_room(num_tokens, num_sequences):
             idle = [kv for kv in self._resident if not kv.is_running and kv is not spare[0]]
             session = min(idle, key=lambda kv: kv.last_used, default=None)
             prefix = self._prefixes.least_recently_used(spare=spare[1])
@@ -173,10 +186,16 @@ class KVMemory:
                 return False
         return True
 
-    def _held_by_idle_sessions(self, held: list[Prefix], *, spare: SessionKV | None) -> int:
-        """Tokens of the prefixes that nobody but idle sessions would hold: evicting those frees these."""
-        idle = Counter(id(kv.prefix) for kv in self._resident if not kv.is_running and kv is not spare and kv.prefix)
-        return sum(len(prefix.ids) for prefix in held if prefix.num_users == idle[id(prefix)] > 0)
+    def _has_room(self, num_tokens: int, num_sequences: int) -> bool:
+        is_within = self._max_sequences is None or self.num_sequences + num_sequences <= self._max_sequences
+        return is_within and self.num_tokens + num_tokens <= self._max_tokens
+
+    def _evictable(self, spare: tuple[SessionKV | None, Prefix | None]) -> tuple[list[SessionKV], list[Prefix]]:
+        """Idle sessions, and the prefixes that nobody but those would hold; neither of the two to spare."""
+        sessions = [kv for kv in self._resident if not kv.is_running and kv is not spare[0]]
+        num_idle = Counter(id(kv.prefix) for kv in sessions if kv.prefix)
+        prefixes = [p for p in self._prefixes.prefixes() if p is not spare[1] and p.num_users == num_idle[id(p)]]
+        return sessions, prefixes
 
     def _enter_session(self, running: Running, session: Session, kv: SessionKV, *, is_shared: bool) -> None:
         """Continue the session's sequence, or begin to rebuild it from its ids."""

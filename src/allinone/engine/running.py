@@ -47,6 +47,7 @@ class Running(ABC):
         prefix_ids: the shared prefix it starts with; empty for none.
         min_tail, max_tail: least and most tokens it will hold beyond its input (output, branches of labels).
         longest_tail: the part of `min_tail` that one sequence must hold.
+        num_sequences: most sequences it will hold at a time beside its prefix: its own, and branches of labels.
         num_own_tokens: most tokens it will hold beyond the prefix; reserved at admission.
         prefix: held from admission to release.
         sequence: its own, or its session's; None until the prefix is ready.
@@ -74,6 +75,7 @@ class Running(ABC):
         self.prefix_ids: tuple[int, ...] = ()
         self.input_ids: tuple[int, ...] = ()
         self.min_tail = self.max_tail = self.longest_tail = 0
+        self.num_sequences = 1
         self.num_own_tokens = 0
         self.prefix: Prefix | None = None
         self.sequence: SequenceId | None = None
@@ -211,6 +213,7 @@ class RunningScore(Running):
         self._branch_logits: dict[Path, FloatArray] = {}
         self.min_tail = self.max_tail = sum(len(branch) for branch in self._trie.branches)
         self.longest_tail = max((len(branch) for branch in self._trie.branches), default=0)
+        self.num_sequences = 1 if self._appended else 1 + len(self._trie.branches)
         self.num_wanted_rows = 1 + len(self._appended)
         if self._appended:
             self.wanted = "tail_logits"

@@ -94,8 +94,8 @@ class Scheduler:
         num_tokens, has_label = 0, False
         num_waiting = sum(owner.num_to_feed for _, owner in prefills if isinstance(owner, Running))
         slice_tokens = min(max(SLICE_TOKENS, num_waiting // MAX_SLICES), self._left)
-        for rank, owner in prefills:
-            is_label = rank[0] == _LABEL
+        for _, owner in prefills:
+            is_label = isinstance(owner, Running) and owner.is_short
             is_whole = is_label or num_tokens == 0
             most = self._left if is_whole else 0 if has_label else slice_tokens
             num_taken, is_passed_over = self._take(owner, batch, most - num_tokens)

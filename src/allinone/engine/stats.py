@@ -87,9 +87,9 @@ class EngineStats:
     num_cancelled: int = 0
     recent_tokens_per_s: float = 0.0
 
-    def expected_wait_s(self, num_requests: int) -> float | None:
-        """Seconds until the engine has ended so many requests, going by those so far; None before the first."""
-        return round(max(0.05, num_requests * self.step_s / self.num_ended), 2) if self.num_ended else None
+    def expected_wait_s(self, num_requests: int) -> float:
+        """Seconds until the engine has ended so many requests, going by those so far; a second before the first."""
+        return round(max(0.05, num_requests * self.step_s / self.num_ended), 2) if self.num_ended else 1.0
 
     def after_step(
         self,

@@ -70,7 +70,7 @@ async def _embed_one(text: str, context: ServerContext, access: Access, gate: as
                 context.metrics.count_tokens(embedding.usage)
                 return embedding
             except QueueFull as error:
-                pause_s = min(error.retry_after_s or 0.1, 1.0)
+                pause_s = min(error.retry_after_s, 1.0)
                 if left_s <= 0:
                     raise
                 left_s -= pause_s

@@ -111,7 +111,7 @@ async def outcome_of(answer: Callable[[], Coroutine[Any, Any, T]]) -> T | AllInO
         except QueueFull as error:
             if left_s <= 0:
                 return error
-            pause_s = min(error.retry_after_s or 0.1, 1.0)
+            pause_s = min(error.retry_after_s, 1.0)
             left_s -= pause_s
             await asyncio.sleep(pause_s)
         except AllInOneError as error:

@@ -8,6 +8,7 @@ Above: the engine. Below: `library.py`. Source: docs/decisions/0011-llamacpp-bac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,12 @@ class LlamaCppBackend:
 
     def __init__(self, library: Any, model: Any, *, name: str, quantization: str, num_threads: int) -> None:
         self._library, self._model = library, model
-        self._info = _describe(library, model, name=name, quantization=quantization, num_threads=num_threads)
-        info = self._info
         num_slots = min(MAX_SEQUENCES, library.llama_max_parallel_sequences())
+        self._info = replace(
+            _describe(library, model, name=name, quantization=quantization, num_threads=num_threads),
+            max_sequences=num_slots,
+        )
+        info = self._info
         sizes = ContextSizes(
             vocab_size=info.vocab_size,
             hidden_size=info.hidden_size,
