@@ -18,7 +18,7 @@ from torch import Tensor
 from training.settings import ModelShape, Settings, load_settings
 from training.tokenizer import CONTROL_TOKENS, Codec
 
-NAME = "bundled-2"
+NAME = "bundled-3"
 DEFAULT_SYSTEM = "你是一个温暖、真诚的聊天伙伴。用对方的语言自然、简短地回答。Reply in the user's language."
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

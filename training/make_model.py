@@ -9,6 +9,7 @@ that was there.
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from training.export import exported_file
 from training.settings import ROOT, Settings, load_settings
 from training.sources import require_data
 
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 PACKAGE = ROOT / "src" / "allinone" / "models" / "bundled"
 
 
@@ -39,6 +41,8 @@ def run_step(name: str, *arguments: str | Path, output: Path | None = None) -> N
             code = subprocess.run(command, cwd=ROOT, stdout=file, check=False).returncode
         if code == 0:
             partial.replace(output)
+    if code in STOPPED:
+        raise SystemExit(f"{name} was stopped. The same command goes on from there.")
     if code:
         raise SystemExit(f"{name} failed (exit code {code}).")
 

@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation as SVG: learning curves, what is taken for what, how sure answers are.
 
-    python -m training.plots --log runs/train.log --scores runs/bundled-2/scores.jsonl --report report.json
+    python -m training.plots --log runs/train.log --scores runs/bundled-3/scores.jsonl --report report.json
 
 The log is what `training.train` prints, the scores are what `training.score_checkpoint` appends, the report is
 `training.evaluate --json`; each may be left out. The same input gives the same bytes. Text stays text, in the reader's

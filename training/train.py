@@ -173,12 +173,17 @@ class Run:
         names, values = zip(*self.model.named_parameters(), strict=True)
         torch._foreach_lerp_([self.ema[n] for n in names], [v.detach() for v in values], 1 - decay)
 
-    def train(self) -> None:
-        """Runs until the time of the schedule is used up, or until SIGTERM; saves at the end and in between."""
+    def train(self) -> int:
+        """Runs until the time of the schedule is used up, or until Ctrl-C or SIGTERM; saves at the end and in between.
+
+        Returns:
+            The signal that stopped it, or 0.
+        """
         schedule, total_s = self.schedule, self.schedule.minutes * 60
         mixture = Mixture(self.settings.run, schedule, seed=self.step, passes=self.passes)
         stopping: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(asked, lambda number, _: stopping.append(number))
         clock, saved, logged = Clock(), self.elapsed_s, self.elapsed_s
         smooth: dict[str, float] = {}
         with tqdm(total=round(total_s), initial=round(self.elapsed_s), unit="s", disable=None) as bar:
@@ -195,7 +200,8 @@ class Run:
                     self.save()
         self.save()
         self.log(smooth)
-        print("stopped" if stopping else "done", flush=True)
+        print("stopped: the same command goes on from here" if stopping else "done", flush=True)
+        return stopping[0] if stopping else 0
 
     def train_step(self, mixture: Mixture, smooth: dict[str, float]) -> None:
         """One batch; `smooth` holds the running averages of the losses."""
@@ -253,7 +259,8 @@ def main() -> None:
         f"{count / 1e6:.2f} M parameters; {'resumed' if resumed else 'fresh'}; {torch.get_num_threads()} threads",
         flush=True,
     )
-    run.train()
+    if number := run.train():
+        sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def test_package_has_one_model_and_its_card() -> None:
     assert open_model(file).name == file.stem
     assert file.with_name("CARD.md").read_text(encoding="utf-8").startswith(f"# {file.stem}\n")
     assert file.stat().st_size <= 25_000_000
+    assert max(text_files(), key=lambda path: path.stat().st_size).stat().st_size < file.stat().st_size
 
 
 def test_package_has_the_import_plan_of_its_model() -> None:

@@ -157,6 +157,50 @@ def test_clock_does_not_count_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(clock.step() for _ in range(5)) == pytest.approx(5.0)
 
 
+def test_resumed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Weights, their average, momentum and the clock come back as they were saved."""
+    import torch
+    from training.settings import ModelShape, Schedule, Settings
+    from training.train import Run
+
+    shape = ModelShape(vocab_size=16, hidden=8, layers=1, heads=2, kv_heads=2, ffn=16, context=16)
+    schedule = Schedule(minutes=1, batch_tokens=12, scored_tasks=4, compile=False)
+    settings = Settings(name="tiny", run=tmp_path, model=shape, schedule=schedule)
+    rows = {name: torch.zeros(1, 12, dtype=torch.int64) for name in ("ids", "pos", "group", "doc")}
+    rows |= {"role": torch.full((1, 12), 3), "ids": torch.arange(12)[None] % 16, "pos": torch.arange(12)[None]}
+    first = Run(settings)
+    for _ in range(2):
+        first.update(first.loss(rows, 1.0, 1.0, plain=False)[0], done=0.1)
+        first.step, first.elapsed_s = first.step + 1, first.elapsed_s + 3.0
+    first.save()
+    second = Run(settings)
+    assert second.resume() and (second.step, second.elapsed_s) == (2, 6.0)
+    for run in (first, second):
+        torch.manual_seed(1)  # which places are scored is drawn
+        run.update(run.loss(rows, 1.0, 1.0, plain=False)[0], done=0.2)
+    for name, weight in first.model.named_parameters():
+        assert torch.equal(weight, dict(second.model.named_parameters())[name]), name
+        assert torch.equal(first.ema[name], second.ema[name]), name
+
+
+def test_stopped_training_does_not_end_in_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a schedule must be neither exported nor published; the message says how to go on."""
+    from training.settings import load_settings
+
+    from training import make_model
+
+    asked: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[2])
+        return subprocess.CompletedProcess(command, 143 if command[2] == "training.train" else 0)
+
+    monkeypatch.setattr(make_model.subprocess, "run", run)
+    with pytest.raises(SystemExit, match="same command"):
+        make_model.make(load_settings("smoke"), ROOT, is_smoke=True)
+    assert asked == ["training.tokenizer", "training.corpus", "training.train"]
+
+
 def test_published_model_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models would double the package and leave the choice to their names; a plan belongs to one of them."""
     from training import make_model
@@ -177,6 +221,25 @@ def test_published_model_replaces_the_one_before(tmp_path: Path, monkeypatch: py
     assert make_model.publish(exported, package).read_text() == "new"
     assert sorted(path.name for path in package.iterdir()) == ["CARD.md", "bundled-2.gguf", "bundled-2.plan.json"]
     assert (package / "bundled-2.plan.json").read_text() == "plan of new"
+
+
+def assert_transformers_agrees(folder: Path, file: Path) -> None:
+    """The folder that is exported for `transformers` loads there, and the next tokens are those of the GGUF."""
+    import torch
+    from training.export import read_gguf
+    from training.model import Qwen2
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    shape, weights = read_gguf(file)
+    ours = Qwen2(shape).eval()
+    ours.load_state_dict(weights)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    chat = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": "你好 hello"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        expected, found = ours(chat["input_ids"]), theirs(chat["input_ids"]).logits
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -206,6 +269,7 @@ def test_make_model_ends_with_a_model_that_answers(data: Path) -> None:
     assert "(`size`)" in made.stdout, "the table of the evaluation is printed"
 
     (file,) = run.glob("*.gguf")
+    assert_transformers_agrees(run / "hf", file)
     asked = [program / "allinone", "run", "sentiment", "太棒了", "--model", file, "--json"]
     done = subprocess.run([*map(str, asked)], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
