@@ -100,6 +100,8 @@ def stability_rows() -> list[Row]:
              measure=partial(by_wording, task="sentiment", datasets=two)),
         cost(key="flips-wording-emotion", title="flips: unseen wording, emotion",
              measure=partial(by_wording, task="emotion", datasets=emotion)),
+        cost(key="flips-wording-intent", title="flips: unseen wording, intent, 10 candidates",
+             measure=labels.flips_of_intent_wording),
     ]  # fmt: skip
 
 
@@ -158,6 +160,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="a row or a group; may be repeated")
     parser.add_argument("--threads", type=int, help="of the backend (default: the physical cores)")
     parser.add_argument("--json", action="store_true", help="everything, with details and all replies, as JSON")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="the same into a file, beside the table")
     args = parser.parse_args()
     data = require_data(args.data)
     rows = choose_rows(all_rows(args.gguf), args.only)
@@ -170,9 +173,12 @@ def main() -> None:
             print(f"{row.title}: {figure.value} {row.verdict(figure)}", file=sys.stderr, flush=True)
         replies = [asdict(answered) for answered in chat.chat_answers(bench)] if bench.has("chat") else []
         model = bench.ai.model.full_name
+    document = {"model": model, "quick": args.quick, "rows": report, "replies": replies}
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    if args.report is not None:
+        args.report.write_text(text + "\n", encoding="utf-8")
     if args.json:
-        document = {"model": model, "quick": args.quick, "rows": report, "replies": replies}
-        print(json.dumps(document, ensure_ascii=False, indent=1))
+        print(text)
     else:
         print(f"{model}{', first 200 cases of each set' if args.quick else ''}\n\n{markdown(report)}")
 

@@ -28,6 +28,7 @@ from training.sources import Record, load_public
 QUICK_CASES = 200
 NUM_THREADS_ASKING = 32
 CHAT_SEED = 7
+_JOINT = {"zh": "、", "en": ", "}
 UNSEEN_WORDINGS = HERE / "unseen_wordings.yaml"
 BINARY = ("positive", "negative")
 _T = TypeVar("_T")
@@ -164,8 +165,15 @@ def write_tasks(folder: Path) -> None:
         asked = [spec for spec in prompt.labels if task != "sentiment" or spec.name in BINARY]
         english = builtin.get(f"{task}.en").labels
         by_language = {"zh": asked, "en": [spec for spec in english if spec.name in {s.name for s in asked}]}
-        for language, number, body in unseen_wordings(task, by_language):
+        listed = {language: _JOINT[language].join(spec.label for spec in by_language[language]) for language in _JOINT}
+        for language, number, body in unseen_wordings(task, listed):
             write_label_task(folder / f"{task}.unseen-{language}-{number}.prompt", by_language[language], body)
+    candidates = {
+        language: f"{{{{#each labels}}}}{{{{label}}}}{joint}{{{{/each}}}}" for language, joint in _JOINT.items()
+    }
+    for language, number, body in unseen_wordings("intent", candidates):
+        path = folder / f"intent.unseen-{language}-{number}.prompt"
+        write_label_task(path, builtin.get("intent").labels, body, is_open=True)
 
 
 def _rotations(labels: Sequence[LabelSpec]) -> list[tuple[LabelSpec, ...]]:
@@ -174,14 +182,15 @@ def _rotations(labels: Sequence[LabelSpec]) -> list[tuple[LabelSpec, ...]]:
     return [tuple(reversed(labels)), (*labels[half:], *labels[:half])]
 
 
-def write_label_task(path: Path, labels: Sequence[LabelSpec], body: str) -> None:
-    """A label task with these labels in this order."""
+def write_label_task(path: Path, labels: Sequence[LabelSpec], body: str, *, is_open: bool = False) -> None:
+    """A label task with these labels in this order; an open one may be asked with others."""
     front: dict[str, Any] = {
         "description": "a form of a built-in task, for evaluation",
         "input": {"schema": {"text": "string"}},
         "allinone.kind": "label",
         "allinone.labels": {spec.label: {"name": spec.name, **_description(spec)} for spec in labels},
         "allinone.limits": {"max_input_tokens": 512},
+        "allinone.open_labels": is_open,
     }
     head = yaml.safe_dump(front, allow_unicode=True, sort_keys=False)
     path.write_text(f"---\n{head}---\n{body}", encoding="utf-8")
@@ -191,18 +200,15 @@ def _description(spec: LabelSpec) -> dict[str, str]:
     return {"description": spec.description} if spec.description else {}
 
 
-def unseen_wordings(
-    task: str, labels: dict[str, list[LabelSpec]], path: Path = UNSEEN_WORDINGS
-) -> Iterator[tuple[str, int, str]]:
+def unseen_wordings(task: str, listed: dict[str, str], path: Path = UNSEEN_WORDINGS) -> Iterator[tuple[str, int, str]]:
     """(language, number, body) of each wording kept out of training; nothing while there is no file of them.
 
-    The file: task → language → list of {system, user}; `{labels}` is the list of labels, `{{text}}` the text.
+    The file: task → language → list of {system, user}; `{labels}` is the list of labels in that language (`listed`),
+    `{{text}}` the text.
     """
     if not path.is_file():
         return
-    listed = yaml.safe_load(path.read_text(encoding="utf-8")).get(task, {})
-    for language, wordings in listed.items():
-        names = ("、" if language == "zh" else ", ").join(spec.label for spec in labels[language])
+    for language, wordings in yaml.safe_load(path.read_text(encoding="utf-8")).get(task, {}).items():
         for number, wording in enumerate(wordings):
-            system, user = (wording[role].replace("{labels}", names) for role in ("system", "user"))
+            system, user = (wording[role].replace("{labels}", listed[language]) for role in ("system", "user"))
             yield language, number, f'{{{{role "system"}}}}\n{system}\n{{{{role "user"}}}}\n{user}\n'

@@ -152,3 +152,16 @@ def flips_of_intent_order(bench: Bench) -> Figure:
     turned = [(text, shown[::-1]) for text, shown in texts]
     before, after = ([r.label for r in bench.run_each("intent", asked, "intent order")] for asked in (texts, turned))
     return Figure(value=flip_share(before, after), cases=len(cases))
+
+
+def flips_of_intent_wording(bench: Bench) -> Figure:
+    """Share of answers that change in wordings kept out of training, the ten candidates in the same order."""
+    cases = [(record["text"], shown) for record, shown in intent_cases(bench)[:NUM_FLIP_CASES]]
+    forms = bench.wordings("intent")
+    if not forms:
+        return Figure(value=None, note="training/unseen_wordings.yaml has no wordings")
+    before = [result.label for result in bench.run_each("intent", cases, "intent")]
+    shares = {
+        form: flip_share(before, [result.label for result in bench.run_each(form, cases, form)]) for form in forms
+    }
+    return Figure(value=float(np.mean(list(shares.values()))), cases=len(cases) * len(forms), details=shares)

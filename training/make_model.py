@@ -63,7 +63,8 @@ def make(settings: Settings, data: Path, *, is_smoke: bool) -> Path:
         run_step("export", *profile)
         run_step("calibrate", exported, "--data", data, *(("--limit", "60") if is_smoke else ()))
         rows = ("--quick", "--only", "size", "--only", "sst2") if is_smoke else ()
-        run_step("evaluate", "--gguf", exported, "--data", data, *rows, output=table)
+        report = settings.run / "report.json"  # what `training.plots` draws
+        run_step("evaluate", "--gguf", exported, "--data", data, "--report", report, *rows, output=table)
     print(table.read_text(encoding="utf-8"))
     return exported
 

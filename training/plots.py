@@ -2,9 +2,9 @@
 
     python -m training.plots --log runs/train.log --scores runs/bundled-3/scores.jsonl --report report.json
 
-The log is what `training.train` prints, the scores are what `training.score_checkpoint` appends, the report is
-`training.evaluate --json`; each may be left out. The same input gives the same bytes. Text stays text, in the reader's
-own fonts; what is grey here is drawn in the page's text colour, light or dark.
+The log is what `training.train` prints, the scores are what `training.score_checkpoint` appends, the report is of
+`training.evaluate --report`; each may be left out. The same input gives the same bytes. Text stays text, in the
+reader's own fonts; what is grey here is drawn in the page's text colour, light or dark.
 """
 
 import argparse
@@ -232,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", type=Path, help="what training.train printed")
     parser.add_argument("--scores", type=Path, help="what training.score_checkpoint appended")
-    parser.add_argument("--report", type=Path, help="what training.evaluate --json printed")
+    parser.add_argument("--report", type=Path, help="what training.evaluate --report wrote")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures", help="folder (default: docs/pictures)")
     args = parser.parse_args()
     log, scores = (read_json_lines(path) if path else [] for path in (args.log, args.scores))
