@@ -220,7 +220,7 @@ def run_load(ai: AllInOne, fates: list[Fate], answers: Answers, *, num_threads: 
                     break
                 except QueueFull as error:
                     own.num_refused += 1
-                    time.sleep(error.retry_after_s or 0.05)
+                    time.sleep(error.retry_after_s)
                 except BaseException as error:
                     own.wrong.append(f"{type(error).__name__}: {error}; {fate}"[:600])
                     break

@@ -68,7 +68,7 @@ class KVMemory:
         shared = None if has_prefix else self._prefixes.find(running.prefix_ids)
         is_filled = not has_prefix and shared is None
         num_tokens = own_tokens + is_filled * len(running.prefix_ids) - (kv.num_tokens if kv else 0)
-        num_sequences = running.num_sequences + is_filled - (kv is not None and kv in self._resident)
+        num_sequences = running.num_sequences + is_filled - (kv in self._resident)
         if not self._make_room(num_tokens, num_sequences, spare=(kv, shared)):
             return False
         running.num_own_tokens = own_tokens

@@ -8,7 +8,6 @@ Above: the engine. Below: `library.py`. Source: docs/decisions/0011-llamacpp-bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,9 @@ class LlamaCppBackend:
     def __init__(self, library: Any, model: Any, *, name: str, quantization: str, num_threads: int) -> None:
         self._library, self._model = library, model
         num_slots = min(MAX_SEQUENCES, library.llama_max_parallel_sequences())
-        self._info = replace(
-            _describe(library, model, name=name, quantization=quantization, num_threads=num_threads),
-            max_sequences=num_slots,
+        self._info = info = _describe(
+            library, model, name=name, quantization=quantization, num_threads=num_threads, max_sequences=num_slots
         )
-        info = self._info
         sizes = ContextSizes(
             vocab_size=info.vocab_size,
             hidden_size=info.hidden_size,
@@ -202,7 +199,9 @@ def _slot(sequence: CellSequence) -> int:
     return sequence.slot
 
 
-def _describe(library: Any, model: Any, *, name: str, quantization: str, num_threads: int) -> BackendInfo:
+def _describe(
+    library: Any, model: Any, *, name: str, quantization: str, num_threads: int, max_sequences: int
+) -> BackendInfo:
     hidden_size = library.llama_model_n_embd(model)
     num_kv_heads = library.llama_model_n_head_kv(model)
     plain_head_dim = hidden_size // max(library.llama_model_n_head(model), 1)
@@ -219,4 +218,5 @@ def _describe(library: Any, model: Any, *, name: str, quantization: str, num_thr
         max_context_tokens=library.llama_model_n_ctx_train(model),
         kv_bytes_per_token=library.llama_model_n_layer(model) * num_kv_heads * sum(sizes) * _KV_BYTES,
         num_threads=num_threads,
+        max_sequences=max_sequences,
     )
