@@ -1,8 +1,9 @@
 """Sends mixed requests from many threads and checks every answer: `python -m tests.load.driver --requests 10000`.
 
 What must hold: a finished answer equals, bit for bit, the answer computed alone; what was cut short is a beginning of
-it; every request ends exactly once, in its own way; afterwards nothing is left over, and over the second half memory
-and threads stay flat. Prints one JSON object; exit code 1 when something did not hold.
+it; every request ends exactly once, in its own way; afterwards nothing is left over, and over the second half threads
+stay flat, and memory too, of the idle process and as it is seen about once a second meanwhile. Prints one JSON object;
+exit code 1 when something did not hold.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import os
 import queue
 import random
-import resource
 import sys
 import tempfile
 import threading
@@ -31,6 +31,7 @@ from allinone import AllInOne
 from allinone.errors import AllInOneError, DeadlineExceeded, OutputParseError, QueueFull
 from allinone.types import Result
 
+from .memory import MemoryWatch, is_memory_flat, rss_bytes
 from .traffic import Fate, Wish, sample_fates, sample_wishes
 
 MAX_GROWTH_BYTES = 48 * 2**20
@@ -96,10 +97,8 @@ class Usage:
     @classmethod
     def now(cls, ai: AllInOne) -> Usage:
         """Measured while nothing runs."""
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            pages = int(statm.read().split()[1])
         stats = ai.stats()
-        return cls(pages * resource.getpagesize(), threading.active_count(), stats.num_sequences, stats.num_kv_tokens)
+        return cls(rss_bytes(), threading.active_count(), stats.num_sequences, stats.num_kv_tokens)
 
 
 @dataclass(slots=True)
@@ -272,11 +271,12 @@ def report_load(contexts: ExitStack) -> int:
         answers = Answers.collect(ai, wishes)
     print(f"{len(wishes)} answers alone: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     with AllInOne.load(args.model, tasks=tasks, cache=False) as ai:
-        halves, usages = [], []
+        halves, usages, watches = [], [], [MemoryWatch(), MemoryWatch()]
         started = time.monotonic()
         for half in range(2):
             fates = sample_fates(rng, wishes, args.requests // 2)
-            halves.append(run_load(ai, fates, answers, num_threads=args.threads))
+            with watches[half]:
+                halves.append(run_load(ai, fates, answers, num_threads=args.threads))
             usages.append(settle(ai))
             print(f"half {half + 1}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         stats, seconds = ai.stats(), time.monotonic() - started
@@ -287,6 +287,8 @@ def report_load(contexts: ExitStack) -> int:
         "refused_and_tried_again": sum(half.num_refused for half in halves),
         "num_wrong": sum(len(half.wrong) for half in halves),
         "wrong": [line for half in halves for line in half.wrong][:20],
+        "memory_in_first_half": watches[0].to_record(),
+        "memory_in_second_half": watches[1].to_record(),
         "after_first_half": vars_of(usages[0]),
         "after_second_half": vars_of(usages[1]),
         "mean_chunks_a_step": round(stats.num_chunks / stats.num_steps, 1),
@@ -294,7 +296,8 @@ def report_load(contexts: ExitStack) -> int:
     }
     print(json.dumps(report, ensure_ascii=False, indent=1))
     counts = [(usage.num_sequences, usage.num_threads, usage.num_kv_tokens) for usage in usages]
-    is_flat = counts[0] == counts[1] and usages[1].rss_bytes < usages[0].rss_bytes + MAX_GROWTH_BYTES
+    idle_bytes = [usage.rss_bytes for usage in usages]
+    is_flat = counts[0] == counts[1] and is_memory_flat(idle_bytes, watches[1], max_growth_bytes=MAX_GROWTH_BYTES)
     lost = sum((half.endings.total() for half in halves), 0) != 2 * (args.requests // 2)
     return 1 if report["wrong"] or lost or not is_flat else 0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from allinone.errors import RunError, UsageError
+from allinone.errors import RunError, StoreError, UsageError, WeightsMismatch
 from allinone.loading import import_model
 from allinone.models.locate import locate_model
 from allinone.models.random_weights import RandomWeights
@@ -70,6 +70,52 @@ def test_what_is_not_installed_is_named_with_its_remedy(folder: Path, monkeypatc
     assert [one.backend for one in found] == ["onnx", "onnx"]
     assert [one.name for one in skipped] == ["llamacpp", "transformers"]
     assert "make llamacpp" in skipped[0].reason and "[transformers]" in skipped[1].reason
+
+
+@pytest.fixture
+def llama(tiny_weights: RandomWeights, folder: Path) -> Path:
+    """A folder with a model that only llama.cpp knows, in two quantisations."""
+    folder = folder / "llama"
+    folder.mkdir()
+    write_gguf(tiny_weights, folder / "llama-f16.gguf", kind="F16", architecture="llama")
+    write_gguf(tiny_weights, folder / "llama-q8.gguf", kind="Q8_0", architecture="llama")
+    return folder
+
+
+def test_model_that_only_llamacpp_knows_is_compared_with_its_most_precise_file(llama: Path) -> None:
+    """There is no FP32 of it; the other engines are named with the reason, as if they were not installed."""
+    found, skipped = find_candidates(locate_model(llama / "llama-q8.gguf"))
+    assert [(one.name, one.is_reference) for one in found] == [("llamacpp f16", True), ("llamacpp q8_0", False)]
+    assert found[0].form == "llama-f16.gguf as it is"
+    assert [one.name for one in skipped] == ["onnx", "transformers"]
+    assert all("architecture 'llama', which is not supported" in one.reason for one in skipped)
+
+
+def test_one_file_that_only_llamacpp_knows_is_its_own_reference(llama: Path) -> None:
+    """Nothing to compare with but itself, and it is chosen."""
+    (llama / "llama-f16.gguf").unlink()
+    location = locate_model(llama / "llama-q8.gguf")
+    report = tune_model(location, measure=lambda candidate: figures())
+    assert report.reference == report.best and report.reference.form == "llama-q8.gguf as it is"
+    assert (report.to_choice().backend, report.to_choice().weights) == ("llamacpp", "q8_0")
+
+
+def test_model_that_nothing_here_knows_is_an_error(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason, and the engine that may help."""
+    monkeypatch.setattr(candidates_module, "_is_installed", lambda package: package != "llama_cpp")
+    with pytest.raises(WeightsMismatch, match="architecture 'llama'") as caught:
+        find_candidates(locate_model(llama / "llama-q8.gguf"))
+    assert caught.value.hint is not None and "make llamacpp" in caught.value.hint
+
+
+@pytest.mark.llamacpp
+def test_model_that_only_llamacpp_knows_is_measured(llama: Path) -> None:
+    """With the real engine: two quantisations of a tiny llama, one beside the other."""
+    report = tune_model(locate_model(llama / "llama-q8.gguf"), num_threads=1, seconds=0.05)
+    assert [outcome.failed for outcome in report.outcomes] == [None, None]
+    precise, q8 = (outcome.agreement for outcome in report.outcomes)
+    assert precise is not None and precise.max_logprob_error == 0.0
+    assert q8 is not None and 0.0 < q8.mean_logprob_error < 0.2
 
 
 def test_compiled_folder_leaves_nothing_to_choose(folder: Path, tmp_path: Path) -> None:
@@ -132,6 +178,23 @@ def test_without_a_reference_nothing_is_chosen(folder: Path) -> None:
 
     with pytest.raises(RunError, match="onnx float32 failed"):
         tune_model(locate_model(folder / "tiny-q8.gguf"), measure=measure)
+
+
+def test_import_that_fails_is_that_candidates_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full when int8 is compiled does not lose what was measured; without FP32 there is nothing."""
+    location = locate_model(folder / "tiny-q8.gguf")
+
+    def tune_without(weights: str) -> list[str | None]:
+        def fail(candidate: Candidate) -> None:
+            if (candidate.backend, candidate.weights) == ("onnx", weights):
+                raise StoreError("the disk is full")
+
+        monkeypatch.setattr(tune_module, "_compile", fail)
+        return [outcome.failed for outcome in tune_model(location, measure=lambda candidate: figures()).outcomes]
+
+    assert tune_without("int8") == [None, "the disk is full", None, None, None, None]
+    with pytest.raises(StoreError, match="the disk is full"):
+        tune_without("float32")
 
 
 def test_process_that_crashes_is_an_error_with_its_signal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,9 +203,9 @@ class GgufWeights:
     def __init__(self, header: GgufHeader) -> None:
         self.header = header
         self._file = str(header.path)
+        self._config = _read_config(header)  # first: another architecture is not said to have strange tensors
         self._entries = {_hugging_face_name(name, self._file): entry for name, entry in header.tensors.items()}
         self._sizes = {name: self._num_bytes(name, entry) for name, entry in self._entries.items()}
-        self._config = _read_config(header)
         check_config(self._config, file=self._file)
         check_tensors(self._config, {name: entry.shape for name, entry in self._entries.items()}, file=self._file)
         end = max(entry.offset + self._sizes[name] for name, entry in self._entries.items())

@@ -1,6 +1,7 @@
-"""Measure every candidate for a model on this machine, compare it with FP32, and choose.
+"""Measure every candidate for a model on this machine, compare it with the reference, and choose.
 
-Owns the comparison and the rule of the choice: the fastest of those whose labels agree with FP32. Prints nothing.
+Owns the comparison and the rule of the choice: the fastest of those whose labels agree with FP32, or with the file as
+it is where our own engine does not know the model and cannot make FP32 of it. Prints nothing.
 Above: `allinone models tune`. Below: `candidates.py`, `measure.py`, and `backends/choice.py`, which remembers.
 """
 
@@ -18,14 +19,14 @@ from allinone.backends.choice import BackendChoice
 from allinone.backends.cpu import detect_cpu
 from allinone.backends.onnx.agreement import compare_labels
 from allinone.backends.onnx.manifest import AgreementReport
-from allinone.errors import RunError
+from allinone.errors import AllInOneError
 from allinone.loading import compiled_folder, import_model
 from allinone.models.locate import ModelLocation, locate_model
 from allinone.tuning.candidates import Candidate, Skipped, find_candidates
 from allinone.tuning.measure import Measurement, measure_apart
 
 MAX_LABEL_LOGPROB_ERROR = 0.03
-"""Nats: the bar on the mean |difference| from FP32; the same as for an import."""
+"""Nats: the bar on the mean |difference| from the reference; the same as for an import."""
 _BUSY_SHARE = 0.5
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -77,6 +78,11 @@ class TuneReport:
     best: Candidate
     was_busy: bool
 
+    @property
+    def reference(self) -> Candidate:
+        """Whose answers the others were compared with."""
+        return self.outcomes[0].candidate
+
     def to_choice(self) -> BackendChoice:
         """What is worth remembering."""
         return BackendChoice(
@@ -106,7 +112,9 @@ def tune_model(
 
     Raises:
         UsageError: a compiled folder.
-        RunError: the FP32 reference cannot be measured, so nothing can be compared.
+        WeightsMismatch: nothing that is here can read the model.
+        RunError: the reference cannot be measured, so nothing can be compared; where it cannot even be compiled, what
+            an import raises.
     """
     was_busy = _is_busy()
     candidates, skipped = find_candidates(location)
@@ -114,12 +122,12 @@ def tune_model(
     measure = measure or (lambda one: measure_apart(one, num_threads=num_threads, seconds=seconds))
     outcomes: list[Outcome] = []
     for place, candidate in enumerate(candidates):
-        report(f"compiling {candidate.name}", place, len(candidates))
-        _compile(candidate)
-        report(candidate.name, place, len(candidates))
         try:
+            report(f"compiling {candidate.name}", place, len(candidates))
+            _compile(candidate)
+            report(candidate.name, place, len(candidates))
             found = measure(candidate)
-        except RunError as error:
+        except AllInOneError as error:
             if candidate.is_reference:
                 raise
             outcomes.append(Outcome(candidate=candidate, failed=error.message))
@@ -132,7 +140,7 @@ def tune_model(
 
 
 def choose(outcomes: Sequence[Outcome]) -> Candidate:
-    """The fastest candidate whose labels agree with FP32: by the geometric mean of the three speeds.
+    """The fastest candidate whose labels agree with the reference: by the geometric mean of the three speeds.
 
     A candidate that is first in one of them and far behind in another is not the best for a program that does both.
     """

@@ -10,6 +10,7 @@ from allinone.cli.options import JsonOption, ThreadsOption
 from allinone.errors import UsageError
 
 if TYPE_CHECKING:
+    from allinone.tuning.candidates import Candidate
     from allinone.tuning.tune import Outcome, TuneReport
 
 
@@ -37,8 +38,9 @@ def tune(
     Candidates: onnx with int8 and float32 weights, llama.cpp (make llamacpp)
     with each quantisation of the model that lies in its folder, transformers
     with float32 and bfloat16. Chosen is the fastest whose labels agree with
-    FP32 on built-in texts; commands without --backend use it from then on,
-    for this model on this machine.
+    FP32 on built-in texts, or, where llama.cpp alone knows the model, with
+    the file as it is; commands without --backend use it from then on, for
+    this model on this machine.
     """
     from allinone.backends.choice import forget_choice, remember_choice
     from allinone.cli.output import note, print_json, print_line
@@ -70,10 +72,15 @@ def describe(report: TuneReport) -> dict[str, object]:
     return {
         "model": str(report.location.path),
         "was_busy": report.was_busy,
-        "best": {"backend": report.best.backend, "weights": report.best.weights, "path": str(report.best.path)},
+        "best": _record(report.best),
+        "reference": _record(report.reference) | {"form": report.reference.form},
         "candidates": [outcome.to_record() for outcome in report.outcomes],
         "skipped": [{"backend": one.name, "reason": one.reason} for one in report.skipped],
     }
+
+
+def _record(candidate: Candidate) -> dict[str, object]:
+    return {"backend": candidate.backend, "weights": candidate.weights, "path": str(candidate.path)}
 
 
 def _print(report: TuneReport) -> None:
@@ -92,6 +99,7 @@ def _print(report: TuneReport) -> None:
     )
     rows = [_row(outcome, is_best=outcome.candidate == report.best) for outcome in report.outcomes]
     print_table(columns, rows)
+    print_line(f"Agreement is with {report.reference.form} ({report.reference.name}).")
     for outcome in report.outcomes:
         if outcome.failed is not None:
             print_line(f"{outcome.candidate.name}: {outcome.failed}")
