@@ -62,6 +62,7 @@ LONG = {name: scaled(source, 0.2) for name, source in SOURCES.items() if name !=
 COPY: dict[str, Source] = {"copy": copy_examples}
 CHAT: dict[str, Source] = {"chat": scaled(chat_examples, 2.0), "empathy": empathy_examples}
 REMARKS: dict[str, Source] = {"remarks": remark_examples}
+TYPOS: dict[str, Source] = {"typo": scaled(typo_examples, 3.0)}
 REVIEWS: dict[str, Source] = {"reviews": review_examples}
 TAIL: dict[str, Source] = {
     "sentiment": gold_sentiment_examples,
@@ -123,6 +124,8 @@ def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, in
         yield "remarks-00.npz", REMARKS, 95, schedule.row
     if schedule.review_share:
         yield "reviews-00.npz", REVIEWS, 94, schedule.row
+    if schedule.typo_share:
+        yield "typos-00.npz", TYPOS, 93, schedule.row
     yield "shard-00.npz", SOURCES, 100, schedule.row
     yield "tail-00.npz", TAIL, 99, schedule.row
     if schedule.long_share:
@@ -142,15 +145,16 @@ def main() -> None:
     codec = Codec.load(settings.run / "tokenizer.json")
     plain = settings.run / "plain.npz"
     if not plain.exists():
-        texts = [t for t in plain_texts(data, random.Random(1), 0.7 * schedule.corpus_scale) if not is_heldout(t)]
+        found = plain_texts(data, random.Random(1), schedule.plain_scale * schedule.corpus_scale)
+        texts = [text for text in found if not is_heldout(text)]
         random.Random(2).shuffle(texts)
-        write(plain, pack_plain(texts, codec, schedule.row))
+        write(plain, pack_plain(texts, codec, schedule.width or schedule.row))
     for name, sources, seed, row in shards(schedule):
         if (settings.run / name).exists():
             print(f"{name} is there already")
             continue
         print(name, flush=True)
-        write(settings.run / name, build_shard(data, codec, sources, seed, row, schedule.corpus_scale))
+        write(settings.run / name, build_shard(data, codec, sources, seed + schedule.seed, row, schedule.corpus_scale))
 
 
 if __name__ == "__main__":

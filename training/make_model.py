@@ -1,4 +1,4 @@
-"""Makes a model from start to end: tokenizer → corpus → train → export → calibrate → evaluate → table for the card.
+"""Makes a model from start to end: tokenizer → corpus → train → export → calibrate → evaluate → card.
 
     python -m training.make_model --profile smoke --data DATA
 
@@ -65,6 +65,7 @@ def make(settings: Settings, data: Path, *, is_smoke: bool) -> Path:
         rows = ("--quick", "--only", "size", "--only", "sst2") if is_smoke else ()
         report = settings.run / "report.json"  # what `training.plots` draws
         run_step("evaluate", "--gguf", exported, "--data", data, "--report", report, *rows, output=table)
+        run_step("card", "--report", report, output=settings.run / "card.md")
     print(table.read_text(encoding="utf-8"))
     return exported
 
@@ -98,9 +99,9 @@ def main() -> None:
     args = parser.parse_args()
     data = require_data(args.data).resolve()
     exported = make(load_settings(args.profile), data, is_smoke=args.profile == "smoke")
-    print(f"{exported}: copy the table of {exported.parent / 'table.md'} into CARD.md")
+    print(f"{exported}: {exported.parent / 'card.md'} has what its card must show")
     if args.publish:
-        print(f"published as {publish(exported)}: name it in CARD.md")
+        print(f"published as {publish(exported)}: name it in CARD.md, and put the figures there (training.card --into)")
 
 
 if __name__ == "__main__":

@@ -75,10 +75,11 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """One pre-norm block."""
+    """One pre-norm block; in training a share `dropout` of what each half adds is dropped."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: ModelShape, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.input_layernorm = RMSNorm(shape.hidden, shape.eps)
         self.self_attn = Attention(shape)
         self.post_attention_layernorm = RMSNorm(shape.hidden, shape.eps)
@@ -86,17 +87,18 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
         """Attention, then feed-forward, each added to the stream."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed = self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
+        x = x + F.dropout(mixed, self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
 
 
 class Body(nn.Module):
     """Embedding, layers, last norm (`model.` in the checkpoint)."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: ModelShape, dropout: float) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(Layer(shape, dropout) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.hidden, shape.eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, pasts: list[Past] | None = None) -> Tensor:
@@ -109,10 +111,10 @@ class Body(nn.Module):
 class Qwen2(nn.Module):
     """The whole model; the output matrix is the embedding."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: ModelShape, dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = shape
-        self.model = Body(shape)
+        self.model = Body(shape, dropout)
         head_dim = shape.hidden // shape.heads
         frequencies = 1.0 / shape.rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
         angles = torch.outer(torch.arange(shape.context).float(), frequencies)

@@ -35,12 +35,11 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     by_shape.setdefault(p.shape, []).append(p)
             for shape, members in by_shape.items():
-                pending = []
-                for p in members:
-                    buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                    buffer.lerp_(p.grad, 1 - group["momentum"])
-                    pending.append(p.grad.lerp(buffer, group["momentum"]))
+                gradients = [p.grad for p in members if p.grad is not None]
+                buffers = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in members]
+                torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+                pending = torch._foreach_lerp(gradients, buffers, group["momentum"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(members, orthogonalise(torch.stack(pending)), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update, alpha=-group["lr"] * scale)
+                updates = orthogonalise(torch.stack(pending)).unbind()
+                torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(members, updates, alpha=-group["lr"] * scale)

@@ -43,7 +43,14 @@ class Schedule:
         chat_share: of the last steps, after `chat_from`, beside the tail: replies are learned by heart.
         remark_share: of the last steps, after `remark_from`: everyday remarks, which have few words of praise or blame.
         review_share: of the steps after `review_from`: Chinese reviews, which are learned only if asked for often.
+        typo_share: of the steps after `typo_from`: wrong characters put into clean Chinese text.
+        width: places of a row as it is trained on, a multiple of `row`: rows are laid side by side (0: as packed).
+        parts_every: steps between two looks at the parts of the loss; a look makes a GPU wait.
+        curve_points: how often the label sets are scored on the way, when there is a data folder to score.
+        plain_scale: how much running text the corpus takes, as a multiple of the budgets of `sources`.
+        dropout: share of what every layer adds that is dropped in training: for texts that are seen many times.
         ema: decay of the averaged weights per step.
+        seed: added to those of the corpus, so that a profile that goes on from another one sees other examples.
         compile: fuse operations with `torch.compile`.
     """
 
@@ -53,6 +60,7 @@ class Schedule:
     muon_lr: float = 0.02
     adam_lr: float = 0.003
     weight_decay: float = 0.01
+    dropout: float = 0.0
     warmup: float = 0.01
     decay_from: float = 0.35
     label_weight: float = 12.0
@@ -75,20 +83,33 @@ class Schedule:
     remark_from: float = 0.85
     review_share: float = 0.0
     review_from: float = 0.5
+    typo_share: float = 0.0
+    typo_from: float = 0.2
+    width: int = 0
+    parts_every: int = 1
+    curve_points: int = 10
+    plain_scale: float = 0.7
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     shards: int = 3
+    seed: int = 0
     corpus_scale: float = 1.0
     compile: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One profile: its run folder, the GGUF it starts from (None: from nothing), shape and schedule."""
+    """One profile: its run folder, what it starts from, shape and schedule.
+
+    Attributes:
+        init: the GGUF whose weights training starts from; None: random ones.
+        vocabulary: the GGUF whose tokenizer is taken where there is no `init`; None: one is trained.
+    """
 
     name: str
     run: Path
     init: Path | None = None
+    vocabulary: Path | None = None
     model: ModelShape = field(default_factory=ModelShape)
     schedule: Schedule
 
@@ -108,6 +129,7 @@ def load_settings(profile: str) -> Settings:
         name=profile,
         run=ROOT / entry["run"],
         init=ROOT / entry["init"] if "init" in entry else None,
+        vocabulary=ROOT / entry["vocabulary"] if "vocabulary" in entry else None,
         model=ModelShape(**entry.get("model", {})),
         schedule=Schedule(**entry["schedule"]),
     )

@@ -110,6 +110,13 @@ def plain_texts(data: Path, rng: random.Random, scale: float = 1.0) -> Iterator[
         "t0_reviews": 900_000,
         "csl_summary_zip": 600_000,
         "gpteacher_roleplay": 300_000,
+        "sgd": 900_000,
+        "t0_train_50k": 1_500_000,
+        "gsm8k": 300_000,
+        "emollm_ALL": 300_000,
+        "oasst_sft_zh": 200_000,
+        "zh_kdconv": 100_000,
+        "zh_crosswoz": 100_000,
     }
     for name, budget in budgets.items():
         if name == "t0_reviews":
@@ -120,7 +127,7 @@ def plain_texts(data: Path, rng: random.Random, scale: float = 1.0) -> Iterator[
         rng.shuffle(texts)
         used = 0
         for text in texts:
-            text = clean(text)[:1200]
+            text = clean(text)[:2400]
             used += len(text)
             yield text
             if used > budget * scale:

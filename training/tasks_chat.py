@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.prompts import ANSWER, INPUT, Message, Part, Prompt, chat_body
+from training.prompts import ANSWER, INPUT, Message, Part, Prompt
 from training.smalltalk import MOOD_EN, Turn, sample_turn
 from training.sources import clean, is_chinese, split_sentences
 from training.trainable import load_trainable
+from training.wordings import text_wording
 
 Parts = list[Part]
 BANNED = re.compile(
@@ -20,14 +21,6 @@ NEGATIVE_HINT = re.compile(
     r"难过|伤心|痛苦|焦虑|压力|害怕|生气|吵架|烦|累|哭|失眠|孤独|迷茫|自卑|不开心|讨厌|sad|angry|afraid|tired|hate|worried"
 )
 POSITIVE_HINT = re.compile(r"开心|高兴|喜欢|太好|成功|谢谢|感谢|幸福|棒|love|great|happy|thank|glad|fun", re.IGNORECASE)
-SYSTEMS = (
-    "You are a helpful assistant.",
-    "You are a helpful assistant",
-    "你是一个乐于助人的助手。",
-    "你是一个友善的聊天机器人。",
-    "You are a kind friend. Keep your replies short.",
-    "你是用户的好朋友，说话温柔、简短。",
-)
 
 
 def reply_parts(text: str) -> Parts:
@@ -100,8 +93,8 @@ def conversation(prompts: dict[str, Prompt], turns: list[tuple[str, str, str]], 
     chinese = is_chinese(turns[-1][0])
     english_prompt = rng.random() < (0.05 if chinese else 0.4)
     prompt = prompts["chat.en" if english_prompt else "chat"]
-    if rng.random() < 0.08:
-        prompt = Prompt("wording", chat_body(rng.choice(SYSTEMS)))
+    if rng.random() < 0.15:
+        prompt = text_wording("chat", turns[-1][0], rng)
         turns = turns[-1:]
     hinted = rng.random() < 0.75
     english_mood = english_prompt or rng.random() < 0.1
@@ -147,10 +140,14 @@ def chat_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, sc
 
 
 def empathy_examples(data: Path, prompts: dict[str, Prompt], rng: random.Random, scale: float) -> Iterator[Parts]:
-    """Troubles with a caring reply."""
-    prompt = prompts["empathy"]
+    """Troubles with a caring reply; a third of them asked in another wording."""
+
+    def example(text: str, reply: str) -> Parts:
+        prompt = text_wording("empathy", text, rng) if rng.random() < 1 / 3 else prompts["empathy"]
+        return prompt.render({"text": text}) + reply_parts(reply)
+
     for _ in range(int(3_000 * scale)):
         turn = sample_turn(rng, mood="负面" if rng.random() < 0.9 else None)
-        yield prompt.render({"text": turn.text}) + reply_parts(turn.reply)
+        yield example(turn.text, turn.reply)
     for found in dialogues(data, rng, int(1_500 * scale)):
-        yield prompt.render({"text": found[0][0]}) + reply_parts(found[0][1])
+        yield example(*found[0])

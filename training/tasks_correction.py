@@ -44,12 +44,12 @@ def clean_chinese(data: Path) -> tuple[str, ...]:
     """Well-written Chinese text of 6 to 140 characters: replies, essays, example sentences, abstracts."""
     texts = [r["zh"] for r in load_trainable(data, "tatoeba_cmn_eng")]
     texts += [r["tgt"] for name in ("sighan1X", "ecspell_ALL") for r in load_trainable(data, name)] * 2
-    for record in load_trainable(data, "smilechat", 9_000):
+    for record in load_trainable(data, "smilechat", 20_000):
         for message in record["messages"][:6]:
             sentences = split_sentences(clean(message["content"]))
             texts += sentences[:2]
             texts += ["".join(sentences[1:3]), "".join(sentences[:5])]
-    for name, limit in (("csl_summary_zip", 2_000), ("zh_lctt_articles", 1_500), ("zh_classical_modern_target", 4_000)):
+    for name, limit in (("csl_summary_zip", 5_000), ("zh_lctt_articles", 4_000), ("zh_classical_modern_target", 8_000)):
         for record in load_trainable(data, name, limit):
             sentences = [s for s in split_sentences(clean(record["text"]))[:4] if "http" not in s]
             texts += [*sentences[:3], "".join(sentences[1:4])]

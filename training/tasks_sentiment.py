@@ -82,10 +82,10 @@ def reviews(data: Path, scale: float) -> tuple[Case, ...]:
 
 
 def abridged(text: str, rng: random.Random) -> str:
-    """The review, or (two in five long ones) without a clause or two: what it says is still said."""
+    """The review, or (three in five long ones) without up to a third of its clauses: what it says is still said."""
     clauses = CLAUSE_END.split(clean(text))
-    if len(clauses) > 4 and rng.random() < 0.4:
-        for _ in range(rng.choice((1, 2))):
+    if len(clauses) > 4 and rng.random() < 0.6:
+        for _ in range(rng.randint(1, len(clauses) // 3)):
             del clauses[rng.randrange(len(clauses))]
     return "".join(clauses)
 

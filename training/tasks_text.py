@@ -11,29 +11,19 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.prompts import Part, Prompt, chat_body
+from training.prompts import Part, Prompt
 from training.smalltalk import sample_turn
 from training.sources import clean, is_chinese, split_sentences
 from training.tasks_chat import reply_parts
 from training.trainable import load_trainable
+from training.wordings import text_wording
 
 Parts = list[Part]
-WORDINGS = {
-    "typo": ("请纠正错别字：", "改正下面句子里的错字，只输出句子。"),
-    "grammar": ("Fix the grammar of this sentence:", "You correct grammar. Output the corrected sentence only."),
-    "title": ("为文章写一个标题。", "Write a title for the text."),
-    "summarize": ("请概括下面的内容。", "Summarise the text in one sentence."),
-    "translate": ("翻译下面的句子。", "Translate the text."),
-    "keywords": ("Extract the keywords as JSON.", "提取关键词，用 JSON 输出。"),
-    "polish": ("请润色：", "Polish this text."),
-}
 
 
 def ask(prompts: dict[str, Prompt], task: str, text: str, reply: str, rng: random.Random, **values: str) -> Parts:
-    """An example of a text task: the product's prompt, now and then another wording."""
-    prompt = prompts[task]
-    if task in WORDINGS and rng.random() < 0.08:
-        prompt = Prompt("wording", chat_body(rng.choice(WORDINGS[task])))
+    """An example of a text task: the product's prompt, or in a third of the cases another wording."""
+    prompt = text_wording(task, text, rng) if rng.random() < 0.35 else prompts[task]
     return prompt.render({"text": text, **values}) + reply_parts(reply)
 
 

@@ -146,8 +146,9 @@ def main() -> None:
     if target.exists():
         print(f"{target} is there already")
         return
-    if settings.init:  # the weights that training starts from know their own tokens only
-        tokenizer = Codec.from_gguf(settings.init).control
+    known = settings.init or settings.vocabulary
+    if known:  # weights that training starts from know their own tokens only
+        tokenizer = Codec.from_gguf(known).control
     else:
         data, scale = require_data(args.data), min(1.0, 4 * settings.schedule.corpus_scale)
         tokenizer = train(data, settings.model.vocab_size, scale=scale)

@@ -5,12 +5,14 @@ FP32 weights; an exponential moving average of the weights is what gets exported
 """
 
 import argparse
+import copy
 import json
 import os
 import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +25,10 @@ from training.model import Qwen2
 from training.muon import Muon
 from training.packing import attention_mask
 from training.prompts import ANSWER, EDIT, INPUT, LABEL
+from training.score_labels import Asked, load_sets, score
 from training.settings import Schedule, Settings, load_settings
 from training.streams import Mixture
+from training.tokenizer import Codec
 
 ROLES = {"label": LABEL, "answer": ANSWER, "edit": EDIT, "input": INPUT}
 
@@ -36,6 +40,11 @@ def learning_rate(done: float, schedule: Schedule) -> float:
     if done < schedule.decay_from:
         return 1.0
     return max(0.02, (1 - done) / (1 - schedule.decay_from))
+
+
+def mean_by_role(losses: Tensor, roles: Tensor) -> dict[str, float]:
+    """The mean loss of the scored places of each role that occurs."""
+    return {name: float(losses[roles == code].mean()) for name, code in ROLES.items() if bool((roles == code).any())}
 
 
 class Clock:
@@ -62,7 +71,7 @@ class Run:
         self.settings, self.schedule = settings, settings.schedule
         torch.manual_seed(0)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = Qwen2(settings.model)
+        self.model = Qwen2(settings.model, self.schedule.dropout)
         if settings.init:
             self.start_from_gguf()
         self.model.to(self.device)
@@ -152,11 +161,7 @@ class Run:
         targets = rows["ids"][:, 1:].flatten()[where]
         losses = F.cross_entropy(model.logits(states).float(), targets, reduction="none")
         roles = torch.where(weights > 0, rows["role"][:, 1:].flatten()[where], 0)
-        parts = {
-            name: float(losses.detach()[roles == code].mean())
-            for name, code in ROLES.items()
-            if bool((roles == code).any())
-        }
+        parts = mean_by_role(losses.detach(), roles) if self.step % self.schedule.parts_every == 0 else {}
         return (losses * weights).sum() / weights.sum(), parts
 
     def update(self, loss: Tensor, done: float) -> None:
@@ -173,8 +178,21 @@ class Run:
         names, values = zip(*self.model.named_parameters(), strict=True)
         torch._foreach_lerp_([self.ema[n] for n in names], [v.detach() for v in values], 1 - decay)
 
-    def train(self) -> int:
+    def score(self, sets: dict[str, Asked]) -> None:
+        """Appends what the averaged weights reach on the label sets to the run folder's curve.jsonl."""
+        average = copy.deepcopy(self.model).eval()
+        average.load_state_dict(self.ema)
+        record = {"step": self.step, "min": round(self.elapsed_s / 60, 2), "tokens": self.tokens}
+        line = json.dumps(record | {"rows": score(average, sets)})
+        with (self.settings.run / "curve.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        tqdm.write(line)
+
+    def train(self, sets: dict[str, Asked] | None = None) -> int:
         """Runs until the time of the schedule is used up, or until Ctrl-C or SIGTERM; saves at the end and in between.
+
+        Args:
+            sets: label sets to be scored `curve_points` times on the way.
 
         Returns:
             The signal that stopped it, or 0.
@@ -185,6 +203,7 @@ class Run:
         for asked in (signal.SIGTERM, signal.SIGINT):
             signal.signal(asked, lambda number, _: stopping.append(number))
         clock, saved, logged = Clock(), self.elapsed_s, self.elapsed_s
+        scored = self.elapsed_s
         smooth: dict[str, float] = {}
         with tqdm(total=round(total_s), initial=round(self.elapsed_s), unit="s", disable=None) as bar:
             while self.elapsed_s < total_s and not stopping:
@@ -198,8 +217,13 @@ class Run:
                 if self.elapsed_s - saved > schedule.checkpoint_minutes * 60:
                     saved = self.elapsed_s
                     self.save()
+                if sets and self.elapsed_s - scored > total_s / schedule.curve_points:
+                    scored = self.elapsed_s
+                    self.score(sets)
         self.save()
         self.log(smooth)
+        if sets:
+            self.score(sets)
         print("stopped: the same command goes on from here" if stopping else "done", flush=True)
         return stopping[0] if stopping else 0
 
@@ -244,6 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--fresh", action="store_true", help="ignore an existing checkpoint")
+    parser.add_argument("--data", type=Path, help="the data folder: draw a curve of its label sets on the way")
     parser.add_argument("--minutes", type=float, help="instead of the profile's length; the schedule is stretched")
     args = parser.parse_args()
     settings = load_settings(args.profile)
@@ -259,7 +284,8 @@ def main() -> None:
         f"{count / 1e6:.2f} M parameters; {'resumed' if resumed else 'fresh'}; {torch.get_num_threads()} threads",
         flush=True,
     )
-    if number := run.train():
+    sets = load_sets(args.data, Codec.load(settings.run / "tokenizer.json")) if args.data else None
+    if number := run.train(sets):
         sys.exit(128 + number)
 
 

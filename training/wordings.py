@@ -1,6 +1,7 @@
 """Forms of the label tasks: the product's prompts and other wordings, with labels renamed, reordered or left out.
 
 A form is drawn once and used by many texts, because examples with the same prefix share it in a row (see `packing`).
+Beside them the wordings of the tasks that answer with text: these have no labels and are drawn for every example.
 """
 
 import random
@@ -29,6 +30,20 @@ def load_wordings() -> dict[str, dict[str, Any]]:
     """The wordings that are trained on, by task."""
     with Path(__file__).with_name("wordings.toml").open("rb") as file:
         return tomllib.load(file)
+
+
+@lru_cache(maxsize=1)
+def load_text_wordings() -> dict[str, dict[str, list[list[str]]]]:
+    """The wordings of the tasks that answer with text: task → language → [system, user] pairs."""
+    with Path(__file__).with_name("wordings_text.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def text_wording(task: str, text: str, rng: random.Random) -> Prompt:
+    """A wording of a text task, mostly in the language of `text`."""
+    language = "zh" if rng.random() < (0.6 if is_chinese(text) else 0.3) else "en"
+    system, user = rng.choice(load_text_wordings()[task][language])
+    return Prompt("wording", chat_body(system, user))
 
 
 @dataclass(frozen=True, slots=True)

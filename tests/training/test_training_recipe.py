@@ -94,6 +94,46 @@ def test_wordings_of_the_evaluation_are_not_trained_on() -> None:
     assert not [w for w in unseen if w["system"] in systems and w["user"] in users], "made from two halves"
 
 
+def test_text_tasks_are_asked_in_many_wordings() -> None:
+    """Every text task has wordings of its own in both languages, and its examples render in them."""
+    import random
+
+    from training.prompts import INPUT, chat_body, load_prompts
+    from training.tasks_chat import conversation
+    from training.tasks_text import ask
+    from training.wordings import load_text_wordings
+
+    tables = load_text_wordings()
+    prompts = load_prompts(ROOT / "src" / "allinone" / "prompts" / "builtin")
+    asked = {name for name, prompt in prompts.items() if not prompt.labels and "." not in name}
+    assert set(tables) == asked and len(asked) == 10
+    bodies = {prompt.body for prompt in prompts.values()}
+    systems = {body.split("\n", 2)[1] for body in bodies}
+    for task, table in tables.items():
+        for language in ("zh", "en"):
+            pairs = {tuple(pair) for pair in table[language]}
+            assert len(pairs) == len(table[language]) >= 10, (task, language)
+            for system, user in pairs:
+                assert system not in systems and chat_body(system, user) not in bodies
+                assert (user.count("{{text}}"), system.count("{{text}}")) == (1, 0), (task, system)
+                assert (system + user).count("{{style}}") == (task == "rewrite"), (task, system)
+                assert task != "keywords" or "keywords" in system + user, "the form of the answer is said"
+    rng = random.Random(0)
+    for task in sorted(asked):
+        seen = set()
+        for number in range(80):
+            text, reply = (("我门走吧", "我们走吧"), ("he go home", "He goes home."))[number % 2]
+            if task == "chat":
+                parts = conversation(prompts, [("嗯", "好", "中性"), (text, reply, "中性")], rng)
+            else:
+                parts = ask(prompts, task, text, reply, rng, style="正式")
+            assert text in [p.text for p in parts if p.role == INPUT]
+            assert "{{" not in "".join(p.text for p in parts)
+            assert [p.text for p in parts[-2:]] == [reply, "<|im_end|>"]
+            seen.add(parts[1].text)  # the system text
+        assert len(seen) > 6, task
+
+
 def test_every_form_offers_the_answer_and_asks_with_it_last() -> None:
     """Whatever the wording and the order, the label asked for is among those shown."""
     import random
