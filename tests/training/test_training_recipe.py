@@ -245,7 +245,7 @@ def test_published_model_replaces_the_one_before(tmp_path: Path, monkeypatch: py
     """Two models would double the package and leave the choice to their names; a plan belongs to one of them."""
     from training import make_model
 
-    package, exported = tmp_path / "package", tmp_path / "bundled-2.gguf"
+    package, exported = tmp_path / "package", tmp_path / "bundled-9.gguf"
     plan = exported.with_suffix(".plan.json")
     package.mkdir()
     for name in ("bundled-1.gguf", "bundled-1.plan.json", "CARD.md"):
@@ -259,8 +259,8 @@ def test_published_model_replaces_the_one_before(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(make_model, "write_plan", write_plan)
     assert make_model.publish(exported, package).read_text() == "new"
-    assert sorted(path.name for path in package.iterdir()) == ["CARD.md", "bundled-2.gguf", "bundled-2.plan.json"]
-    assert (package / "bundled-2.plan.json").read_text() == "plan of new"
+    assert sorted(path.name for path in package.iterdir()) == ["CARD.md", "bundled-9.gguf", "bundled-9.plan.json"]
+    assert (package / "bundled-9.plan.json").read_text() == "plan of new"
 
 
 def assert_transformers_agrees(folder: Path, file: Path) -> None:
