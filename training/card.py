@@ -45,7 +45,7 @@ def table(report: Report, before: Report | None = None) -> str:
     with QUOTED.open("rb") as file:
         quoted = tomllib.load(file)
     known = {row["key"]: row for row in before["rows"]} if before else {}
-    old = short_name(before) if before else "before"
+    old = short_name(before) if before else "version before"
     head = ("what", "must", "aim", short_name(report), "holds", old, "naive Bayes", "dedicated models", "cases")
     lines = [head, ("---",) * len(head)]
     for row in report["rows"]:

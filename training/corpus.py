@@ -15,8 +15,8 @@ import numpy as np
 
 from training.heldout import is_heldout
 from training.packing import PAD_GROUP, Encoded, encode_example, pack, pack_plain
-from training.prompts import Part, Prompt, load_prompts
-from training.settings import ROOT, Schedule, load_settings
+from training.prompts import BUILTIN, Part, Prompt, load_prompts
+from training.settings import Schedule, load_settings
 from training.sources import EvaluationTexts, plain_texts, require_data
 from training.tasks_chat import chat_examples, empathy_examples
 from training.tasks_correction import copy_examples, gold_typo_examples, grammar_examples, typo_examples
@@ -31,7 +31,6 @@ from training.tasks_text import (
 )
 from training.tokenizer import Codec
 
-PROMPTS = ROOT / "src" / "allinone" / "prompts" / "builtin"
 Source = Callable[[Path, dict[str, Prompt], random.Random, float], Iterator[list[Part]]]
 
 
@@ -47,10 +46,10 @@ def scaled(source: Source, factor: float) -> Source:
 SOURCES: dict[str, Source] = {
     "sentiment": sentiment_examples,
     "emotion": emotion_examples,
-    "intent": intent_examples,
+    "intent": scaled(intent_examples, 2.0),
     "chat": chat_examples,
     "empathy": empathy_examples,
-    "typo": scaled(typo_examples, 0.3),
+    "typo": scaled(typo_examples, 0.15),
     "copy": scaled(copy_examples, 0.25),
     "grammar": grammar_examples,
     "keywords": keyword_examples,
@@ -85,7 +84,7 @@ def build_shard(
 ) -> dict[str, np.ndarray]:
     """One shard of task rows; examples whose text is in an evaluation set are dropped and counted."""
     rng = random.Random(seed)
-    prompts = load_prompts(PROMPTS)
+    prompts = load_prompts(BUILTIN)
     held_out = EvaluationTexts(data)
     encoded: list[Encoded] = []
     dropped: Counter[str] = Counter()
@@ -117,7 +116,8 @@ def write(target: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, int]]:
     """(file name, sources, seed, row length) of everything but the plain text."""
-    yield "copy-00.npz", COPY, 98, schedule.row
+    if schedule.copy_share:
+        yield "copy-00.npz", COPY, 98, schedule.row
     if schedule.chat_share:
         yield "chat-00.npz", CHAT, 96, schedule.row
     if schedule.remark_share:
@@ -127,7 +127,8 @@ def shards(schedule: Schedule) -> Iterator[tuple[str, dict[str, Source], int, in
     if schedule.typo_share:
         yield "typos-00.npz", TYPOS, 93, schedule.row
     yield "shard-00.npz", SOURCES, 100, schedule.row
-    yield "tail-00.npz", TAIL, 99, schedule.row
+    if schedule.tail_share:
+        yield "tail-00.npz", TAIL, 99, schedule.row
     if schedule.long_share:
         yield "long-00.npz", LONG, 97, schedule.row * 2
     for number in range(1, schedule.shards):
@@ -144,10 +145,11 @@ def main() -> None:
     data, schedule = require_data(args.data), settings.schedule
     codec = Codec.load(settings.run / "tokenizer.json")
     plain = settings.run / "plain.npz"
-    if not plain.exists():
-        found = plain_texts(data, random.Random(1), schedule.plain_scale * schedule.corpus_scale)
-        texts = [text for text in found if not is_heldout(text)]
-        random.Random(2).shuffle(texts)
+    if schedule.plain_share and not plain.exists():
+        held_out, rng = EvaluationTexts(data), random.Random(1 + schedule.seed)
+        found = plain_texts(data, rng, schedule.plain_scale * schedule.corpus_scale)
+        texts = [t for t in found if not is_heldout(t) and not any(line in held_out for line in t.splitlines())]
+        rng.shuffle(texts)
         write(plain, pack_plain(texts, codec, schedule.width or schedule.row))
     for name, sources, seed, row in shards(schedule):
         if (settings.run / name).exists():

@@ -18,7 +18,6 @@ from torch import Tensor
 from training.settings import ModelShape, Settings, load_settings
 from training.tokenizer import CONTROL_TOKENS, Codec
 
-NAME = "bundled-3"
 DEFAULT_SYSTEM = "你是一个温暖、真诚的聊天伙伴。用对方的语言自然、简短地回答。Reply in the user's language."
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -57,12 +56,12 @@ def gguf_name(name: str) -> str:
 
 def exported_file(settings: Settings) -> Path:
     """Where a profile's GGUF is written: beside its checkpoints, under the model's name."""
-    return settings.run / f"{NAME}.gguf"
+    return settings.run / f"{settings.weights}.gguf"
 
 
-def write_metadata(writer: gguf.GGUFWriter, shape: ModelShape, codec: Codec) -> None:
-    """Everything but the tensors: shape, licence, tokenizer, template."""
-    writer.add_name(NAME)
+def write_metadata(writer: gguf.GGUFWriter, name: str, shape: ModelShape, codec: Codec) -> None:
+    """Everything but the tensors: name, shape, licence, tokenizer, template."""
+    writer.add_name(name)
     writer.add_description(
         "The small bilingual demo model bundled with allinone, trained from scratch by its own recipe."
     )
@@ -100,7 +99,7 @@ def write_gguf(weights: Mapping[str, Tensor], shape: ModelShape, codec: Codec, t
     """Writes the GGUF atomically."""
     partial = target.with_suffix(".gguf.partial")
     writer = gguf.GGUFWriter(partial, "qwen2")
-    write_metadata(writer, shape, codec)
+    write_metadata(writer, target.stem, shape, codec)
     for name, tensor in weights.items():
         values = np.ascontiguousarray(tensor.float().numpy())
         if values.ndim == 2:

@@ -18,11 +18,10 @@ from pathlib import Path
 from allinone.loading import import_model
 from allinone.models.locate import locate_model
 from training.export import exported_file
-from training.settings import ROOT, Settings, load_settings
+from training.settings import PACKAGE, ROOT, Settings, load_settings
 from training.sources import require_data
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-PACKAGE = ROOT / "src" / "allinone" / "models" / "bundled"
 
 
 def run_step(name: str, *arguments: str | Path, output: Path | None = None) -> None:
@@ -57,15 +56,16 @@ def make(settings: Settings, data: Path, *, is_smoke: bool) -> Path:
     profile = ("--profile", settings.name)
     run_step("tokenizer", *profile, "--data", data)
     run_step("corpus", *profile, "--data", data)
-    run_step("train", *profile)
-    exported, table = exported_file(settings), settings.run / "table.md"
+    run_step("train", *profile, "--data", data)
+    exported = exported_file(settings)
+    table, report, card = (settings.run / name for name in ("table.md", "report.json", "card.md"))
     if not is_newer(table, settings.run / "ema.pt"):
         run_step("export", *profile)
         run_step("calibrate", exported, "--data", data, *(("--limit", "60") if is_smoke else ()))
         rows = ("--quick", "--only", "size", "--only", "sst2") if is_smoke else ()
-        report = settings.run / "report.json"  # what `training.plots` draws
         run_step("evaluate", "--gguf", exported, "--data", data, "--report", report, *rows, output=table)
-        run_step("card", "--report", report, output=settings.run / "card.md")
+    if not is_newer(card, report):
+        run_step("card", "--report", report, output=card)
     print(table.read_text(encoding="utf-8"))
     return exported
 

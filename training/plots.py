@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation as SVG: learning curves, what is taken for what, how sure answers are.
 
-    python -m training.plots --log runs/train.log --scores runs/bundled-3/scores.jsonl --report report.json
+    python -m training.plots --log train.log --scores runs/gpu/curve.jsonl --report report.json
 
 The log is what `training.train` prints, the scores are what `training.score_checkpoint` appends, the report is of
 `training.evaluate --report`; each may be left out. The same input gives the same bytes. Text stays text, in the
@@ -72,6 +72,16 @@ def last_run(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             kept.pop()
         kept.append(record)
     return kept
+
+
+def read_phases(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The records of trainings that went on from one another: steps and tokens are added up."""
+    found: list[dict[str, Any]] = []
+    for path in paths:
+        step, tokens = (found[-1]["step"], found[-1]["tokens"]) if found else (0, 0)
+        for record in last_run(read_json_lines(path)):
+            found.append(record | {"step": record["step"] + step, "tokens": record["tokens"] + tokens})
+    return found
 
 
 def thin(records: Sequence[dict[str, Any]], most: int = MAX_POINTS) -> list[dict[str, Any]]:
@@ -206,9 +216,9 @@ def pictures(
     """Every picture that there is something to draw for, by its name."""
     found: dict[str, Picture] = {}
     if log:
-        found["losses"] = draw_losses(thin(last_run(log)))
+        found["losses"] = draw_losses(thin(log))
     if scores:
-        found["scores"] = draw_scores(last_run(scores), {row.key: row for row in all_rows("bundled")})
+        found["scores"] = draw_scores(scores, {row.key: row for row in all_rows("bundled")})
     if report is not None:
         found |= {f"confusion-{key}": draw_confusion(table) for key, table in confusions(report).items()}
         bins = {row["title"]: row["details"]["bins"] for row in report["rows"] if "bins" in row["details"]}
@@ -230,12 +240,14 @@ def svg_files(
 def main() -> None:
     """Writes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--log", type=Path, help="what training.train printed")
-    parser.add_argument("--scores", type=Path, help="what training.score_checkpoint appended")
+    parser.add_argument("--log", type=Path, nargs="+", default=[], help="what training.train printed, phase by phase")
+    parser.add_argument(
+        "--scores", type=Path, nargs="+", default=[], help="curve.jsonl or scores.jsonl, phase by phase"
+    )
     parser.add_argument("--report", type=Path, help="what training.evaluate --report wrote")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures", help="folder (default: docs/pictures)")
     args = parser.parse_args()
-    log, scores = (read_json_lines(path) if path else [] for path in (args.log, args.scores))
+    log, scores = read_phases(args.log), read_phases(args.scores)
     report = json.loads(args.report.read_text(encoding="utf-8")) if args.report else None
     args.out.mkdir(parents=True, exist_ok=True)
     for name, text in svg_files(log, scores, report).items():

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from training.settings import ROOT
+
+BUILTIN = ROOT / "src" / "allinone" / "prompts" / "builtin"
 TAG = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 NONE, ANSWER, LABEL, INPUT, EDIT = range(5)  # the role of a token in the loss
 

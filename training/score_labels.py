@@ -15,14 +15,12 @@ from training.evaluate_metrics import accuracy, macro_f1
 from training.model import Qwen2
 from training.packing import encode_example
 from training.polarity import POLARITIES
-from training.prompts import load_prompts
-from training.settings import ROOT
+from training.prompts import BUILTIN, load_prompts
 from training.sources import load_public
 from training.tasks_label import EWECT
 from training.tokenizer import Codec
-from training.wordings import Form, product_form
+from training.wordings import product_form
 
-PROMPTS = ROOT / "src" / "allinone" / "prompts" / "builtin"
 MAX_TOKENS = 512  # of a text, as the tasks take them
 PLACES = 1 << 16  # of one batch
 TWO = {"pos": "正面", "neg": "负面"}
@@ -60,10 +58,10 @@ class Asked:
 
 def ask(data: Path, which: LabelSet, codec: Codec) -> Asked:
     """Renders and tokenises a set once."""
-    prompts = load_prompts(PROMPTS)
+    prompts = load_prompts(BUILTIN)
     keys = list(EWECT.values()) if which.task == "emotion" else list(POLARITIES)
-    form: Form = product_form(prompts[which.task], keys, range(len(which.names)))
-    shown = list(form.labels)
+    form = product_form(prompts[which.task], keys, range(len(keys)))  # all of its labels, as the product shows them
+    answers = [key for key in keys if key in which.names.values()]
     questions: list[list[int]] = []
     gold: list[int] = []
     for record in load_public(data, which.dataset):
@@ -73,8 +71,8 @@ def ask(data: Path, which: LabelSet, codec: Codec) -> Asked:
         text = record["text"] if len(ids) < MAX_TOKENS else codec.decode(ids)
         encoded = encode_example(form.prompt.render({"text": text}, labels=list(form.labels.values())), codec)
         questions.append([*encoded.prefix, *encoded.ids])
-        gold.append(shown.index(which.names[record["label"]]))
-    first = [codec.encode(form.labels[key][0], control=False)[0] for key in shown]
+        gold.append(answers.index(which.names[record["label"]]))
+    first = [codec.encode(form.labels[key][0], control=False)[0] for key in answers]
     return Asked(questions, first, gold, which.is_f1)
 
 

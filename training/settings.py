@@ -7,6 +7,7 @@ import tomllib
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+PACKAGE = ROOT / "src" / "allinone" / "models" / "bundled"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class Schedule:
 
     Attributes:
         minutes: length of the training.
-        batch_tokens: places of one step; `row` of them are one row.
+        batch_tokens: places of one step; `row` of them are packed as one row.
         muon_lr, adam_lr: peak learning rates of the matrices and of the rest.
         warmup, decay_from: shares of the time at which the rate has risen and begins to fall.
         label_weight, edit_weight, input_weight: loss weights of a label, of a changed token in a correction, and of
@@ -46,7 +47,7 @@ class Schedule:
         typo_share: of the steps after `typo_from`: wrong characters put into clean Chinese text.
         width: places of a row as it is trained on, a multiple of `row`: rows are laid side by side (0: as packed).
         parts_every: steps between two looks at the parts of the loss; a look makes a GPU wait.
-        curve_points: how often the label sets are scored on the way, when there is a data folder to score.
+        curve_points: how often the label sets are scored on the way: seconds on a GPU, minutes on a CPU.
         plain_scale: how much running text the corpus takes, as a multiple of the budgets of `sources`.
         dropout: share of what every layer adds that is dropped in training: for texts that are seen many times.
         ema: decay of the averaged weights per step.
@@ -87,7 +88,7 @@ class Schedule:
     typo_from: float = 0.2
     width: int = 0
     parts_every: int = 1
-    curve_points: int = 10
+    curve_points: int = 0
     plain_scale: float = 0.7
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
@@ -102,16 +103,23 @@ class Settings:
     """One profile: its run folder, what it starts from, shape and schedule.
 
     Attributes:
+        weights: the name of what it exports; the profile's own where none is given.
         init: the GGUF whose weights training starts from; None: random ones.
         vocabulary: the GGUF whose tokenizer is taken where there is no `init`; None: one is trained.
     """
 
     name: str
+    weights: str = "trained"
     run: Path
     init: Path | None = None
     vocabulary: Path | None = None
     model: ModelShape = field(default_factory=ModelShape)
     schedule: Schedule
+
+
+def find_gguf(name: str) -> Path:
+    """A path relative to the repository; "bundled" is the published file, whatever its version."""
+    return next(PACKAGE.glob("*.gguf")) if name == "bundled" else ROOT / name
 
 
 def load_settings(profile: str) -> Settings:
@@ -128,8 +136,9 @@ def load_settings(profile: str) -> Settings:
     return Settings(
         name=profile,
         run=ROOT / entry["run"],
-        init=ROOT / entry["init"] if "init" in entry else None,
-        vocabulary=ROOT / entry["vocabulary"] if "vocabulary" in entry else None,
+        weights=entry.get("weights", profile),
+        init=find_gguf(entry["init"]) if "init" in entry else None,
+        vocabulary=find_gguf(entry["vocabulary"]) if "vocabulary" in entry else None,
         model=ModelShape(**entry.get("model", {})),
         schedule=Schedule(**entry["schedule"]),
     )

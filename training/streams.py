@@ -12,7 +12,7 @@ from training.settings import Schedule
 
 PATTERNS = {
     "tasks": "shard-??.npz",
-    "plain": "plain*.npz",
+    "plain": "plain.npz",
     "copy": "copy-??.npz",
     "long": "long-??.npz",
     "tail": "tail-??.npz",

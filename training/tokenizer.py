@@ -135,6 +135,20 @@ class Codec:
         return self.control.decode(ids, skip_special_tokens=True)
 
 
+def read_vocabulary(path: Path, size: int) -> Tokenizer:
+    """The tokenizer of a GGUF.
+
+    Raises:
+        SystemExit: it is not there, or has not `size` tokens.
+    """
+    if not path.exists():
+        raise SystemExit(f"'{path}' (config.toml) is not there: make it first, or name another GGUF.")
+    tokenizer = Codec.from_gguf(path).control
+    if tokenizer.get_vocab_size() != size:
+        raise SystemExit(f"'{path}' has {tokenizer.get_vocab_size()} tokens, the profile {size}.")
+    return tokenizer
+
+
 def main() -> None:
     """Trains the tokenizer of a profile and saves `tokenizer.json` in its run folder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -148,7 +162,7 @@ def main() -> None:
         return
     known = settings.init or settings.vocabulary
     if known:  # weights that training starts from know their own tokens only
-        tokenizer = Codec.from_gguf(known).control
+        tokenizer = read_vocabulary(known, settings.model.vocab_size)
     else:
         data, scale = require_data(args.data), min(1.0, 4 * settings.schedule.corpus_scale)
         tokenizer = train(data, settings.model.vocab_size, scale=scale)

@@ -27,6 +27,7 @@ from training.packing import attention_mask
 from training.prompts import ANSWER, EDIT, INPUT, LABEL
 from training.score_labels import Asked, load_sets, score
 from training.settings import Schedule, Settings, load_settings
+from training.sources import require_data
 from training.streams import Mixture
 from training.tokenizer import Codec
 
@@ -48,16 +49,20 @@ def mean_by_role(losses: Tensor, roles: Tensor) -> dict[str, float]:
 
 
 class Clock:
-    """The time that training takes. A step that lasts far longer than the others was paused, or compiled again."""
+    """The time that training takes: not the first step, which compiles; one far longer than the others was paused."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
         self.typical_s: float | None = None
+        self.has_begun = False
 
     def step(self) -> float:
-        """Seconds to count for the step that ends now: at most ten usual ones."""
+        """Seconds to count for the step that ends now: none for the first, then at most ten usual ones."""
         now = time.monotonic()
         lasted, self.last = now - self.last, now
+        if not self.has_begun:
+            self.has_begun = True
+            return 0.0
         if self.typical_s is None or lasted < 10 * self.typical_s:
             self.typical_s = lasted if self.typical_s is None else 0.8 * self.typical_s + 0.2 * lasted
             return lasted
@@ -222,7 +227,7 @@ class Run:
                     self.score(sets)
         self.save()
         self.log(smooth)
-        if sets:
+        if sets and not stopping:
             self.score(sets)
         print("stopped: the same command goes on from here" if stopping else "done", flush=True)
         return stopping[0] if stopping else 0
@@ -241,7 +246,11 @@ class Run:
         self.tokens += rows["ids"].numel()
         for name, value in parts.items():
             key = f"{kind} {name}" if kind in ("plain", "copy") else name
-            smooth[key] = value if key not in smooth else 0.95 * smooth[key] + 0.05 * value
+            kept = 0.95**schedule.parts_every
+            smooth[key] = value if key not in smooth else kept * smooth[key] + (1 - kept) * value
+        for ended in (name for name in ("plain", "copy") if not mixture.shares(done)[name]):
+            for key in [key for key in smooth if key.startswith(f"{ended} ")]:
+                del smooth[key]
 
     def figures(self, losses: dict[str, float]) -> dict[str, float]:
         """Speed and smoothed losses (nats per token)."""
@@ -268,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--fresh", action="store_true", help="ignore an existing checkpoint")
-    parser.add_argument("--data", type=Path, help="the data folder: draw a curve of its label sets on the way")
+    parser.add_argument("--data", type=Path, help="the data folder, for a curve of its label sets (curve_points)")
     parser.add_argument("--minutes", type=float, help="instead of the profile's length; the schedule is stretched")
     args = parser.parse_args()
     settings = load_settings(args.profile)
@@ -284,7 +293,9 @@ def main() -> None:
         f"{count / 1e6:.2f} M parameters; {'resumed' if resumed else 'fresh'}; {torch.get_num_threads()} threads",
         flush=True,
     )
-    sets = load_sets(args.data, Codec.load(settings.run / "tokenizer.json")) if args.data else None
+    sets = None
+    if args.data and settings.schedule.curve_points:
+        sets = load_sets(require_data(args.data), Codec.load(settings.run / "tokenizer.json"))
     if number := run.train(sets):
         sys.exit(128 + number)
 

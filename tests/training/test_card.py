@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.training
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="the recipe needs Python 3.11"),
+]
 
 
 def row(key: str, value: float | None, holds: str, **more: Any) -> dict[str, Any]:

@@ -86,3 +86,13 @@ def test_plots_as_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "argv", ["plots", "--log", str(tmp_path / "train.log"), "--out", str(out)])
     plots.main()
     assert [path.name for path in out.iterdir()] == ["losses.svg"]
+
+
+def test_phases_of_a_training_are_drawn_one_after_the_other(tmp_path: Path) -> None:
+    from training.plots import read_phases
+
+    files = [tmp_path / "one.log", tmp_path / "two.log"]
+    files[0].write_text('fresh\n{"step": 1, "tokens": 10}\n{"step": 5, "tokens": 50}\n')
+    files[1].write_text('{"step": 2, "tokens": 20, "label": 0.5}\n')
+    assert read_phases(files)[1:] == [{"step": 5, "tokens": 50}, {"step": 7, "tokens": 70, "label": 0.5}]
+    assert read_phases([]) == []
