@@ -43,7 +43,7 @@ def test_load_that_ends_at_once_has_two_samples() -> None:
 def test_slope_and_growth_are_those_of_the_samples() -> None:
     """A megabyte a second; waves are no growth."""
     rising = held(*range(100, 121))
-    assert rising.slope_bytes_per_s == pytest.approx(MB) and rising.grown_bytes == pytest.approx(10.5 * MB, abs=1)
+    assert rising.slope_bytes_per_s == pytest.approx(MB) and rising.grown_bytes == pytest.approx(11 * MB, abs=1)
     waves = held(*(100.0, 150.0) * 10)
     assert abs(waves.grown_bytes) < 6 * MB and waves.max_bytes == 150 * MB
 
@@ -53,6 +53,8 @@ def test_slope_and_growth_are_those_of_the_samples() -> None:
     [
         ((800, 820), held(*[900] * 40), True),
         ((800, 820), held(*(850, 950) * 20), True),
+        ((800, 820), held(*(850, 1100, 1200, 1300) * 10, *(850, 1900, 1950, 2000) * 10), True),  # larger requests
+        ((800, 820), held(*(850, 1100, 1200, 1300) * 10, *(900, 1100, 1200, 1300) * 10), False),  # a lifted floor
         ((800, 849), held(*[900] * 40), False),  # not given back
         ((800, 800), held(*range(900, 1020)), False),  # given back at the end, and growing until then
         ((800, 800), held(800, 900, 950), True),  # a load of seconds rises from idle
