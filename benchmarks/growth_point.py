@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -23,39 +20,11 @@ from typing import Any
 
 from allinone import AllInOne
 from benchmarks.curves import Point
+from benchmarks.memory import MemoryWatch
 
 TEXTS = ("这家店的面条很筋道，", "快递三天才到，包装还破了，", "the soup was cold and late, ", "我有点难过，")
 MIXED_WINDOW = 64
 """Requests in flight where the number of tasks is what varies."""
-
-
-def rss_bytes() -> int:
-    """What this process holds now."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-
-
-class PeakMemory(AbstractContextManager["PeakMemory"]):
-    """The process's size when this is entered and the largest until it is left, looked at every hundredth of a second.
-
-    Not the system's own peak, which remembers the loading of the model too.
-    """
-
-    def __enter__(self) -> PeakMemory:
-        gc.collect()
-        self.base_bytes = self.peak_bytes = rss_bytes()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-        self.peak_bytes = max(self.peak_bytes, rss_bytes())
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.01):
-            self.peak_bytes = max(self.peak_bytes, rss_bytes())
 
 
 def texts() -> Iterator[str]:
@@ -130,7 +99,8 @@ def measure_here(axis: str, size: int, *, num_labels: int, model: str | None) ->
             ai.run(names[0], next(source))
             if axis == "history":
                 first_token_s(ai, 1, source)
-            with PeakMemory() as memory:
+            gc.collect()
+            with MemoryWatch(interval_s=0.01) as memory:
                 if axis == "history":
                     value = seconds = first_token_s(ai, size, source)
                 else:
@@ -138,7 +108,7 @@ def measure_here(axis: str, size: int, *, num_labels: int, model: str | None) ->
                     num_labels = max(num_labels, 2 * window)
                     value = labels_per_s(ai, names, window=window, num_labels=num_labels, source=source)
                     seconds = (size if axis == "queue" else 1) / value
-    return Point(size=size, value=value, seconds=seconds, base_bytes=memory.base_bytes, peak_bytes=memory.peak_bytes)
+    return Point(size=size, value=value, seconds=seconds, base_bytes=memory.samples[0][1], peak_bytes=memory.max_bytes)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ Above: `make_model` leaves them in the run folder. Quoted figures come from `car
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,6 @@ def fill(card: str, parts: Mapping[str, str]) -> str:
     return card
 
 
-def write_card(reports: Sequence[Report]) -> dict[str, str]:
-    """The parts by name, from our report and, where there is one, that of the version before."""
-    return {"table": table(reports[0], reports[1] if len(reports) > 1 else None), "replies": replies(reports[0])}
-
-
 def main() -> None:
     """Prints the parts, or puts them into a card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,8 +104,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="the same of the version before")
     parser.add_argument("--into", type=Path, metavar="CARD.md", help="the card to fill, in place")
     args = parser.parse_args()
-    files = [args.report, *([args.before] if args.before else [])]
-    parts = write_card([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    report, before = (json.loads(f.read_text(encoding="utf-8")) if f else None for f in (args.report, args.before))
+    parts = {"table": table(report, before), "replies": replies(report)}
     if args.into is None:
         print("\n\n".join(parts.values()))
     else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.evaluate_metrics import accuracy, macro_f1
 from training.model import Qwen2
 from training.packing import encode_example
-from training.polarity import POLARITIES
+from training.polarity import POLARITIES, SIGN
 from training.prompts import BUILTIN, load_prompts
 from training.sources import load_public
 from training.tasks_label import EWECT
@@ -23,8 +23,6 @@ from training.wordings import product_form
 
 MAX_TOKENS = 512  # of a text, as the tasks take them
 PLACES = 1 << 16  # of one batch
-TWO = {"pos": "正面", "neg": "负面"}
-THREE = {"positive": "正面", "negative": "负面", "neutral": "中性"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,10 @@ class LabelSet:
 
 
 SETS = {
-    "chnsenticorp": LabelSet("sent_zh_chnsenticorp_dev", "sentiment", TWO),
-    "waimai": LabelSet("sent_zh_waimai_public_2k", "sentiment", TWO),
-    "sst2": LabelSet("sent_en_sst2_dev", "sentiment", TWO),
-    "three-tweeteval": LabelSet("sent_en_tweeteval_val", "sentiment", THREE, is_f1=True),
+    "chnsenticorp": LabelSet("sent_zh_chnsenticorp_dev", "sentiment", SIGN),
+    "waimai": LabelSet("sent_zh_waimai_public_2k", "sentiment", SIGN),
+    "sst2": LabelSet("sent_en_sst2_dev", "sentiment", SIGN),
+    "three-tweeteval": LabelSet("sent_en_tweeteval_val", "sentiment", SIGN | {"neutral": "中性"}, is_f1=True),
     "ewect": LabelSet("emo_zh_ewect_usual_dev", "emotion", EWECT, is_f1=True),
 }
 

@@ -26,12 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import MemoryWatch, rss_bytes
+
 import allinone
 from allinone import AllInOne
 from allinone.errors import AllInOneError, DeadlineExceeded, OutputParseError, QueueFull
 from allinone.types import Result
 
-from .memory import MemoryWatch, is_memory_flat, rss_bytes
+from .memory import is_memory_flat
 from .traffic import Fate, Wish, sample_fates, sample_wishes
 
 MAX_GROWTH_BYTES = 48 * 2**20
