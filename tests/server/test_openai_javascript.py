@@ -50,7 +50,7 @@ def test_javascript_client_gets_what_it_asks_for(tmp_path: Path) -> None:
         expected = ai.run("sentiment", "今天的实验终于成功了,太棒了!")
         hidden_size = ai.model.backend.info.hidden_size
     found = json.loads(done.stdout)
-    assert found["whole"] and found["whole"] == found["streamed"] == found["helped"] == "".join(found["tokens"])
+    assert found["whole"] and found["whole"] == found["streamed"] == found["helped"] == found["told"]
     assert found["usage"]["completion_tokens"] == found["streamedUsage"]["completion_tokens"] > 0
     assert expected.p_max is not None
     assert (found["label"], found["labelLogprob"]) == (expected.label, pytest.approx(math.log(expected.p_max)))

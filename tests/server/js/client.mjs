@@ -8,7 +8,9 @@ const found = {};
 
 const whole = await client.chat.completions.create({ ...seeded, logprobs: true, top_logprobs: 2 });
 found.whole = whole.choices[0].message.content;
-found.tokens = whole.choices[0].logprobs.content.map((token) => token.token);
+// a character may be spread over several tokens: their bytes are joined, not their texts
+const spelled = whole.choices[0].logprobs.content.flatMap((token) => token.bytes);
+found.told = new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(spelled));
 found.usage = whole.usage;
 
 found.streamed = "";
