@@ -253,6 +253,31 @@ def test_decode_batch_equals_single_decode(backend: Backend, spec: Spec) -> None
         assert_same(spec, one, many)
 
 
+@pytest.mark.parametrize("num_past", [0, 3, 50])
+def test_draft_equals_single_steps(backend: Backend, spec: Spec, num_past: int) -> None:
+    """Drafted tokens get the numbers that they would get one by one, and can be taken back."""
+    prefix = backend.fork()
+    backend.extend([Chunk(sequence=prefix, input_ids=IDS[:20])])
+    drafted, single = backend.fork(prefix), backend.fork(prefix)
+    for sequence in (drafted, single):
+        if num_past:
+            backend.extend([Chunk(sequence=sequence, input_ids=IDS[20 : 20 + num_past])])
+    ids = IDS[100:106]
+    chunk = Chunk(sequence=drafted, input_ids=ids, wanted="tail_logits", num_rows=6, is_draft=True)
+    (rows,) = backend.extend([chunk])
+    assert rows is not None and rows.shape == (6, backend.info.vocab_size)
+    expected = np.stack([feed(backend, single, (one,)) for one in ids])
+    for sequence in (drafted, single):
+        backend.trim(sequence, 20 + num_past + 4)
+    pairs = ((rows, expected), (feed(backend, drafted, IDS[120:121]), feed(backend, single, IDS[120:121])))
+    for found, one_by_one in pairs:
+        assert_close(spec, found, one_by_one)
+        if backend.info.has_exact_drafts:
+            np.testing.assert_array_equal(found, one_by_one)
+    for sequence in (drafted, single, prefix):
+        backend.free(sequence)
+
+
 def test_token_logits_are_entries_of_last_logits(backend: Backend, spec: Spec) -> None:
     """Label tasks ask for a few logits only; they must be the same numbers."""
     tokens = (5, 250, 0, 5)

@@ -99,7 +99,7 @@ class Engines(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backend = FailingBackend()
+        self.backend = FailingBackend(has_exact_drafts=True)
         self.engine = Engine(
             self.backend,
             TOKENIZER,
@@ -124,9 +124,8 @@ class Engines(RuleBasedStateMachine):
         requests: list[Request] = []
         for place, ids in enumerate(together):
             if place % 2:
-                requests.append(
-                    GenerateRequest(prefix_ids=prefix_ids, input_ids=ids, sampling=SamplingParams(max_tokens=place + 1))
-                )
+                sampling = SamplingParams(max_tokens=place + 1, prompt_lookup_num_tokens=4)
+                requests.append(GenerateRequest(prefix_ids=prefix_ids, input_ids=ids, sampling=sampling))
             else:
                 requests.append(ScoreRequest(prefix_ids=prefix_ids, input_ids=ids, label_ids=LABELS))
         results = [ticket.result() for ticket in self.engine.submit(*requests)]
@@ -151,7 +150,8 @@ class Engines(RuleBasedStateMachine):
             assert score.result().logprobs == scores(PREFIXES[1] + text).logprobs
             prefill.result()
         input_ids = hint if split else text + hint
-        request = GenerateRequest(session=session, input_ids=input_ids, sampling=SamplingParams(max_tokens=num))
+        sampling = SamplingParams(max_tokens=num, prompt_lookup_num_tokens=4)
+        request = GenerateRequest(session=session, input_ids=input_ids, sampling=sampling)
         said = self.engine.stream(request).result().token_ids
         assert said == greedy(conversation.ids + text + hint, max_tokens=num)
         conversation.ids += text + hint + kept(said)
@@ -162,7 +162,7 @@ class Engines(RuleBasedStateMachine):
         """A reply is stopped; what was said stays, and what was not begun leaves no trace."""
         if len(conversation.ids) + len(text) + 20 > 110:
             return
-        sampling = SamplingParams(max_tokens=20)
+        sampling = SamplingParams(max_tokens=20, prompt_lookup_num_tokens=4)
         stream = self.engine.stream(GenerateRequest(session=conversation.session, input_ids=text, sampling=sampling))
         said = [event.token_id for _, event in zip(range(num), stream, strict=False)]
         stream.cancel()

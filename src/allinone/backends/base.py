@@ -33,6 +33,8 @@ class Chunk:
             "last_hidden" -> float32 (hidden_size,), after the final norm.
         token_ids: for "token_logits" only.
         num_rows: for "tail_logits" only; at most one for each of `input_ids`.
+        is_draft: the ids after the first are guesses that may be trimmed again: each id is computed as if it had come
+            in a chunk of its own, bit for bit where `BackendInfo.has_exact_drafts`.
     """
 
     sequence: SequenceId
@@ -40,6 +42,7 @@ class Chunk:
     wanted: Wanted = "nothing"
     token_ids: tuple[int, ...] = ()
     num_rows: int = 1
+    is_draft: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class BackendInfo:
     """What a backend runs: `name` "onnx", `model` "bundled-1", `quantization` "int8", and its sizes.
 
     `max_sequences`: most sequences that can hold tokens at a time; None where only memory limits them.
+    `has_exact_drafts`: drafted tokens get the bits that they would get one by one (`Chunk.is_draft`).
     """
 
     name: str
@@ -58,6 +62,7 @@ class BackendInfo:
     kv_bytes_per_token: int
     num_threads: int
     max_sequences: int | None = None
+    has_exact_drafts: bool = False
 
 
 @runtime_checkable

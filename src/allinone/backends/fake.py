@@ -44,6 +44,7 @@ class FakeBackend:
             longest key wins.
         hidden_size: width of "last_hidden".
         max_context_tokens: longest sequence.
+        has_exact_drafts: whether streams may guess; the logits are the same either way.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class FakeBackend:
         hidden_size: int = 16,
         max_context_tokens: int = 8192,
         max_sequences: int | None = None,
+        has_exact_drafts: bool = False,
     ) -> None:
         self._info = BackendInfo(
             name="fake",
@@ -65,6 +67,7 @@ class FakeBackend:
             kv_bytes_per_token=64,
             num_threads=1,
             max_sequences=max_sequences,
+            has_exact_drafts=has_exact_drafts,
         )
         self._script = sorted(
             ((tuple(key), tuple(value)) for key, value in (script or {}).items()), key=lambda entry: -len(entry[0])

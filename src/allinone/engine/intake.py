@@ -125,6 +125,7 @@ class Intake:
             detokenizer=StreamDetokenizer(self._tokenizer.token_bytes),
             matcher=matcher,
             stop_ids=self._stop_ids,
+            backend=self._backend,
         )
         return running, Stream(channel)
 

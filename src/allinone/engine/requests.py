@@ -41,6 +41,8 @@ class SamplingParams:
         max_tokens: most tokens to generate; `finish_reason` is then "length".
         num_logprobs: None computes none; else each token comes with its log-probability and those of so many of the
             likeliest tokens, in the model's own distribution: before temperature, penalties, bias and constraint.
+        prompt_lookup_num_tokens: most tokens that are guessed from the input and checked in one step; 0 guesses none.
+            The output is the same, bit for bit; what repeats much of its input comes sooner.
     """
 
     temperature: float = 0.0
@@ -56,6 +58,7 @@ class SamplingParams:
     max_tokens: int = 256
     constraint: Constraint | None = None
     num_logprobs: int | None = None
+    prompt_lookup_num_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

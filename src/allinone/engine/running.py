@@ -55,6 +55,8 @@ class Running(ABC):
         num_skipped: steps in a row in which it had a chunk and got no place.
         keeps_session: what it fed to its session stays there, even if it is cancelled or late from now on.
         is_short: a label; is_stream: somebody may be reading its tokens as they come.
+        may_guess: it may feed tokens that it only expects to be chosen; set by the scheduler.
+        num_taken_back: of the ids in its last chunk, how many its sequence forgot again: guesses that were wrong.
         has_failed: it ended without its whole answer.
         deliver: set when it has ended; hands the answer over, once its memory was given back.
         wanted, wanted_ids: what is wanted of the last `num_wanted_rows` positions of its input.
@@ -82,6 +84,8 @@ class Running(ABC):
         self.num_cached_tokens = 0
         self.num_skipped = 0
         self.keeps_session = False
+        self.may_guess = False
+        self.num_taken_back = 0
         self.has_failed = False
         self.deliver: Callable[[], None] | None = None
         self.num_prompt_tokens = 0
@@ -126,7 +130,7 @@ class Running(ABC):
             end = self._num_past if start < self._num_past else len(self._feed)
             yield self._prefill_chunk(self.sequence, self._feed[start : min(start + max_tokens, end)])
         else:
-            yield from self.chunks_after_prefill()
+            yield from self.chunks_after_prefill(max_tokens)
 
     def _prefill_chunk(self, sequence: SequenceId, ids: tuple[int, ...]) -> Chunk:
         """The wanted rows are at the end of the input, and may begin before its last chunk does."""
@@ -153,8 +157,8 @@ class Running(ABC):
     def prefilled(self, outputs: Sequence[FloatArray]) -> None:
         """All input is fed; `outputs` are what was wanted of it, by chunk."""
 
-    def chunks_after_prefill(self) -> Iterator[Chunk]:
-        """What to feed once the input is."""
+    def chunks_after_prefill(self, max_tokens: int) -> Iterator[Chunk]:
+        """What to feed once the input is, at most so many tokens in a chunk."""
         return iter(())
 
     def decoded(self, chunk: Chunk, output: FloatArray) -> None:
@@ -236,8 +240,8 @@ class RunningScore(Running):
                 self._branches[self._backend.fork(self.sequence)] = branch
         self._finish_if_complete()
 
-    def chunks_after_prefill(self) -> Iterator[Chunk]:
-        """The branches that were not fed yet."""
+    def chunks_after_prefill(self, max_tokens: int) -> Iterator[Chunk]:
+        """The branches that were not fed yet; the intake refuses longer ones."""
         for sequence, branch in self._branches.items():
             yield Chunk(sequence=sequence, input_ids=branch, wanted="tail_logits", num_rows=len(branch))
 

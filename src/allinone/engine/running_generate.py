@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from allinone.backends.base import Chunk, FloatArray
+from allinone.backends.base import Backend, Chunk, FloatArray
 from allinone.engine.constraints import ConstraintMatcher
 from allinone.engine.detokenize import StopStrings, StreamDetokenizer
 from allinone.engine.logprobs import token_logprobs
+from allinone.engine.prompt_lookup import PromptLookup
 from allinone.engine.requests import GenerateRequest, TokenEvent
 from allinone.engine.running import Running
 from allinone.engine.sampling import Sampler
@@ -37,6 +38,7 @@ class RunningGenerate(Running):
         detokenizer: StreamDetokenizer,
         matcher: ConstraintMatcher | None,
         stop_ids: frozenset[int],
+        backend: Backend,
     ) -> None:
         super().__init__(request, outlet=channel, session=request.session)
         self.input_ids = request.input_ids
@@ -55,6 +57,9 @@ class RunningGenerate(Running):
         self._num_characters = [0]  # of the output, after each of its tokens
         self._num_released = 0
         self._last_id = -1
+        self._backend = backend
+        lookup = request.sampling.prompt_lookup_num_tokens if backend.info.has_exact_drafts else 0
+        self._lookup = PromptLookup(request.input_ids, max_tokens=lookup) if lookup else None
 
     def usage(self, num_output_tokens: int = 0) -> Usage:
         """See `Running.usage`; what was prefilled for this request is not counted as cached."""
@@ -66,14 +71,34 @@ class RunningGenerate(Running):
         (logits,) = outputs
         self._choose(logits)
 
-    def chunks_after_prefill(self) -> Iterator[Chunk]:
-        """The token that was sampled last."""
-        if self.sequence is not None:
+    def chunks_after_prefill(self, max_tokens: int) -> Iterator[Chunk]:
+        """The token that was sampled last, and guesses of what may follow it."""
+        if self.sequence is None:
+            return
+        num_left = self.max_tail - self._num_output_tokens  # of which the last one is never fed
+        guess = self._lookup.guess(min(num_left, max_tokens) - 1) if self._lookup and self.may_guess else ()
+        if guess:
+            ids, num_rows = (self._last_id, *guess), 1 + len(guess)
+            yield Chunk(sequence=self.sequence, input_ids=ids, wanted="tail_logits", num_rows=num_rows, is_draft=True)
+        else:
             yield Chunk(sequence=self.sequence, input_ids=(self._last_id,), wanted="last_logits")
 
     def decoded(self, chunk: Chunk, output: FloatArray) -> None:
-        """The next token."""
-        self._choose(output)
+        """The next token; after a guess, the next ones as far as it was right."""
+        if not chunk.is_draft:
+            self.num_taken_back = 0
+            return self._choose(output)
+        guess = chunk.input_ids[1:]
+        num_right = 0
+        for logits, expected in zip(output, (*guess, None), strict=True):
+            self._choose(logits)
+            if self.deliver is not None or self._last_id != expected:
+                break
+            num_right += 1
+        self.num_taken_back = len(guess) - num_right
+        self._backend.trim(chunk.sequence, self._backend.num_cached_tokens(chunk.sequence) - self.num_taken_back)
+        if self._lookup is not None:
+            self._lookup.learn(num_guessed=len(guess), num_right=num_right)
 
     def expire(self) -> None:
         """End the stream with the text so far."""
@@ -104,6 +129,8 @@ class RunningGenerate(Running):
             self.session.append((token_id,))
         if self._matcher is not None:
             self._matcher.consume(token_id)
+        if self._lookup is not None:
+            self._lookup.push(token_id)
         said = self._detokenizer.push(token_id)
         self._num_characters.append(self._num_characters[-1] + len(said))
         text, is_stopped = self._stop_strings.push(said)

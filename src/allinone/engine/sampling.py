@@ -43,6 +43,7 @@ def check_sampling(params: SamplingParams) -> None:
         ("logit_bias", params.logit_bias, all(map(math.isfinite, params.logit_bias.values())), "made of numbers"),
         ("num_logprobs", params.num_logprobs, params.num_logprobs is None or params.num_logprobs >= 0, ">= 0"),
         ("max_tokens", params.max_tokens, params.max_tokens >= 1, ">= 1"),
+        ("prompt_lookup_num_tokens", params.prompt_lookup_num_tokens, params.prompt_lookup_num_tokens >= 0, ">= 0"),
         ("seed", params.seed, params.seed is None or params.seed >= 0, ">= 0"),
         ("stop", params.stop, all(params.stop), "made of strings that are not empty"),
     )

@@ -64,9 +64,12 @@ class Scheduler:
         wishes += [(_rank_prefix(prefix, place), prefix) for place, prefix in enumerate(prefixes)]
         wishes.sort(key=lambda wish: wish[0])
         decodes = [wish for wish in wishes if wish[0][0] == _DECODE]
+        streams = [owner for _, owner in decodes if isinstance(owner, Running) and owner.is_stream]
+        for owner in streams:
+            owner.may_guess = len(streams) == 1
         prefills = wishes[len(decodes) :]
         batch: list[Work] = []
-        if not any(isinstance(owner, Running) and owner.is_stream for _, owner in decodes):
+        if not streams:
             reserved = self._chunk_tokens if prefills else 0  # one whole chunk always fits
             num_decoded = self._fill(batch, decodes, max_batch_tokens - reserved)
             self._fill(batch, prefills, max_batch_tokens - num_decoded)

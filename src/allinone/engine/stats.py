@@ -55,7 +55,9 @@ class EngineStats:
 
     Attributes:
         num_chunks: of all batches; divided by `num_steps` it is the mean batch size.
-        num_decoded_tokens: fed one by one by streams, and the later ids of labels; all others are prefilled.
+        num_decoded_tokens: fed by streams, and the later ids of labels; all others are prefilled.
+        num_draft_tokens, num_accepted_tokens: guessed by streams (`prompt_lookup_num_tokens`), and those of them that
+            were right; wrong ones are no decoded tokens.
         num_kv_tokens: of prefixes, conversations and running requests, as the budget counts them.
         step_s, max_step_s, queue_s, num_ended, num_failed, num_cancelled, recent_tokens_per_s: see `StepTimes`.
         max_batch_tokens: most tokens of the next step.
@@ -67,6 +69,8 @@ class EngineStats:
     num_running: int = 0
     num_prefilled_tokens: int = 0
     num_decoded_tokens: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
     num_chunks: int = 0
     max_chunks_in_step: int = 0
     num_kv_tokens: int = 0
@@ -107,12 +111,16 @@ class EngineStats:
         """These counts with one more step, and the state after it."""
         num_fed = sum(len(work.chunk.input_ids) for work in batch)
         num_decoded = sum(len(work.chunk.input_ids) for work in batch if work.is_decode)
+        num_guessed = sum(len(work.chunk.input_ids) - 1 for work in batch if work.chunk.is_draft)
+        num_wrong = sum(work.owner.num_taken_back for work in batch if isinstance(work.owner, Running))
         return EngineStats(
             num_steps=self.num_steps + bool(batch),
             num_waiting=num_waiting,
             num_running=num_running,
             num_prefilled_tokens=self.num_prefilled_tokens + num_fed - num_decoded,
-            num_decoded_tokens=self.num_decoded_tokens + num_decoded,
+            num_decoded_tokens=self.num_decoded_tokens + num_decoded - num_wrong,
+            num_draft_tokens=self.num_draft_tokens + num_guessed,
+            num_accepted_tokens=self.num_accepted_tokens + num_guessed - num_wrong,
             num_chunks=self.num_chunks + len(batch),
             max_chunks_in_step=max(self.max_chunks_in_step, len(batch)),
             num_kv_tokens=num_kv_tokens,

@@ -80,6 +80,7 @@ class GenerationConfig:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int = 256
+    prompt_lookup_num_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,7 @@ _CONFIG: dict[str, Callable[[Entry], Any]] = {
     "seed": lambda entry: entry.integer(minimum=0),
     "stop": _stop,
     "max_tokens": lambda entry: entry.integer(minimum=1),
+    "prompt_lookup_num_tokens": lambda entry: entry.integer(minimum=0),
 }
 
 

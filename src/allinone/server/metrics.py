@@ -25,8 +25,9 @@ from allinone.server.settings import ServerSettings
 from allinone.types import Result, Usage
 
 ENGINE_COUNTERS = frozenset({
-    "num_steps", "num_prefilled_tokens", "num_decoded_tokens", "num_chunks", "prefix_hits", "prefix_misses",
-    "prefix_hit_tokens", "prefix_evictions", "step_s", "queue_s", "num_ended", "num_failed", "num_cancelled",
+    "num_steps", "num_prefilled_tokens", "num_decoded_tokens", "num_draft_tokens", "num_accepted_tokens", "num_chunks",
+    "prefix_hits", "prefix_misses", "prefix_hit_tokens", "prefix_evictions", "step_s", "queue_s", "num_ended",
+    "num_failed", "num_cancelled",
 })  # fmt: skip
 """Fields of `EngineStats` that only grow; all others are gauges."""
 

@@ -120,6 +120,7 @@ def sampling_params(prompt: PromptFile, encoder: PromptEncoder) -> SamplingParam
         seed=config.seed,
         stop=(*config.stop, *encoder.stop_strings),
         max_tokens=config.max_tokens,
+        prompt_lookup_num_tokens=config.prompt_lookup_num_tokens,
     )
 
 

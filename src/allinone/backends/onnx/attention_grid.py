@@ -26,12 +26,16 @@ NEW_WIDTH = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """New tokens of one sequence, and the cell of the grid where its attention happens."""
+    """New tokens of one sequence, and the cell of the grid where its attention happens.
+
+    `num_ahead`: drafted tokens of the same sequence that this call computes before these, in cells of their own.
+    """
 
     cache: SequenceCache
     input_ids: Sequence[int]
     group: int
     member: int
+    num_ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,19 @@ def attention_feeds(
     rows = _rows(heads, key_heads, (grid.num_groups, grid.num_members, grid.num_steps), seats)
     widths = np.array((grid.prefix_width, grid.past_width, grid.num_steps))
     return {**rows, "mask": _mask(grid, placements, heads // key_heads), "part_widths": widths}
+
+
+def draft_places(num_heads: int, num_past: int, num_drafted: int) -> IndexArray:
+    """Where the past of one sequence takes in its drafted tokens: (1, key heads, num_drafted, 1, 4), indices of the
+    first four axes of (1, key heads, 1, capacity, head_dim).
+    """
+    places = np.zeros((1, num_heads, num_drafted, 1, 4), np.int64)
+    places[..., 1] = np.arange(num_heads)[:, None, None]
+    places[..., 3] = num_past + np.arange(num_drafted)[:, None]
+    return places
+
+
+NO_DRAFT_PLACES: IndexArray = np.zeros((0, 0, 0, 1, 4), np.int64)
 
 
 @lru_cache(maxsize=64)
@@ -119,7 +136,7 @@ def _mask(grid: AttentionGrid, placements: Sequence[Placement], repeat: int) -> 
     for one in placements:
         rows = mask[one.group, 0, one.member]
         rows[..., : one.cache.num_prefix_tokens] = 0
-        rows[..., prefix : prefix + one.cache.num_own_tokens] = 0
+        rows[..., prefix : prefix + one.cache.num_own_tokens + one.num_ahead] = 0
     return mask.reshape(grid.num_groups, 1, grid.num_members, repeat * steps, -1)
 
 

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from allinone.backends.base import BackendInfo, Chunk, FloatArray, SequenceId, check_batch
 from allinone.backends.cpu import detect_cpu
-from allinone.backends.onnx.attention_grid import AttentionGrid, Placement, RotaryTable, attention_feeds
+from allinone.backends.onnx.attention_grid import (
+    NO_DRAFT_PLACES,
+    AttentionGrid,
+    Placement,
+    RotaryTable,
+    attention_feeds,
+    draft_places,
+)
 from allinone.backends.onnx.kernels import require_exact_int8
 from allinone.backends.onnx.kv_cache import (
     WIDTH,
@@ -41,6 +48,7 @@ from allinone.backends.onnx.row_files import HeadColumns, RowFile
 from allinone.backends.onnx.runner import GraphRunner
 from allinone.errors import InvalidInput, RunError
 
+_IS_DRAFT = {is_draft: np.array(is_draft) for is_draft in (False, True)}
 MAX_IDLE_SHARE = 0.25
 """A block is used in place while at most this share of its cells sits idle."""
 
@@ -54,6 +62,7 @@ class _Call:
     prefixes: list[Prefix | None]
     grid: AttentionGrid
     block: KVBlock | None
+    is_draft: bool = False
 
 
 class OnnxBackend:
@@ -111,6 +120,7 @@ class OnnxBackend:
             max_context_tokens=self._config.max_context_tokens,
             kv_bytes_per_token=self._shape.bytes_per_token,
             num_threads=self._num_threads,
+            has_exact_drafts=True,
         )
 
     def extend(self, batch: Sequence[Chunk]) -> list[FloatArray | None]:
@@ -127,7 +137,9 @@ class OnnxBackend:
         if not batch:
             return []
         outputs: list[list[FloatArray]] = [[] for _ in batch]
-        for pieces in cut_into_rounds([(cache, chunk.input_ids) for cache, chunk in zip(caches, batch, strict=True)]):
+        chunks = [(cache, chunk.input_ids) for cache, chunk in zip(caches, batch, strict=True)]
+        drafts = {index for index, chunk in enumerate(batch) if chunk.is_draft}
+        for pieces in cut_into_rounds(chunks, drafts):
             for call in plan_calls(pieces):
                 for piece, output in zip(call, self._run(call, batch), strict=True):
                     if output is not None:
@@ -206,6 +218,8 @@ class OnnxBackend:
 
     def _place(self, pieces: Sequence[Piece]) -> _Call:
         """Seats for the pieces; own pasts are moved side by side unless they already sit so."""
+        if pieces[0].is_draft:
+            return self._place_draft(pieces[0])
         block = _block_in_place(pieces)
         if block is not None:
             seats = [(piece.cache.cell.group, piece.cache.cell.member) for piece in pieces if piece.cache.cell]
@@ -238,6 +252,25 @@ class OnnxBackend:
         )
         return _Call(pieces=pieces, placements=placements, prefixes=prefixes, grid=grid, block=block)
 
+    def _place_draft(self, piece: Piece) -> _Call:
+        """A seat for each token, as if they were sequences; all read the past of the one that they belong to."""
+        cache, num_tokens = piece.cache, len(piece.input_ids)
+        block = _block_in_place([piece]) or gather_block(self._shape, [[cache]], num_tokens)
+        placements = [
+            Placement(cache=cache, input_ids=(token_id,), group=0, member=place, num_ahead=place)
+            for place, token_id in enumerate(piece.input_ids)
+        ]
+        grid = AttentionGrid.around(
+            placements,
+            num_groups=1,
+            num_members=num_tokens,
+            prefix_width=0 if cache.prefix is None else cache.prefix.width,
+            past_width=block.capacity,
+        )
+        return _Call(
+            pieces=[piece], placements=placements, prefixes=[cache.prefix], grid=grid, block=block, is_draft=True
+        )
+
     def _make_room(self, call: _Call) -> list[LayerCache]:
         """Where the graph writes new keys and values. They stay there, unless they are copied into a block anyway."""
         grid = call.grid
@@ -252,6 +285,10 @@ class OnnxBackend:
     def _feeds(self, call: _Call, wanted: WantedRows) -> dict[str, NDArray[Any]]:
         """Every input of the graph."""
         feeds = attention_feeds(self._config, call.grid, call.placements)
+        feeds["is_draft"], feeds["draft_places"] = _IS_DRAFT[call.is_draft], NO_DRAFT_PLACES
+        if call.is_draft:
+            num_past = call.pieces[0].cache.num_own_tokens
+            feeds["draft_places"] = draft_places(self._config.num_kv_heads, num_past, len(call.placements))
         input_ids = np.concatenate([np.asarray(piece.input_ids, np.int64) for piece in call.pieces])
         positions = np.concatenate([piece.cache.num_tokens + np.arange(len(piece.input_ids)) for piece in call.pieces])
         tokens, logits_rows = wanted.tokens, wanted.logits_rows
@@ -299,9 +336,10 @@ class OnnxBackend:
         else:
             for target, new in zip(block.layers, new_layers, strict=True):
                 for one in call.placements:
-                    start, count = one.cache.num_own_tokens, len(one.input_ids)
+                    start, count = one.cache.num_own_tokens + one.num_ahead, len(one.input_ids)
                     source = new.both[:, one.group, :, one.member, :count]
-                    target.both[:, one.group, :, one.member, start : start + count] = source
+                    cell = (0, 0) if call.is_draft else (one.group, one.member)
+                    target.both[:, cell[0], :, cell[1], start : start + count] = source
         for one in call.placements:
             one.cache.grow(len(one.input_ids))
 

@@ -5,9 +5,10 @@ query heads, tied and untied heads are all here. Knows nothing of files (`compil
 (`quantize.py`) or of sequences (`backend.py`, which feeds the graph).
 
 Shapes. Linear layers see the T new tokens of all sequences, *packed*. Attention sees a grid of G groups x M members x
-S new tokens; the members of a group share one frozen prefix of P tokens, each has O tokens of its own past. Heads are
-written H query heads = K key heads x R, of D dimensions. The last layer computes only the W wanted tokens after its
-attention. Padding is never visible: padded keys get a mask of -1e9, whose softmax weight is exactly 0.
+S new tokens; the members of a group share one frozen prefix of P tokens, each has O tokens of its own past (PM is M;
+for a draft 1, its M tokens are of one sequence: docs/decisions/0014-prompt-lookup.md). Heads are written H query
+heads = K key heads x R, of D dimensions. The last layer computes only the W wanted tokens after its attention. Padding
+is never visible: padded keys get a mask of -1e9, whose softmax weight is exactly 0.
 
 Invariant: a token's numbers do not depend on its neighbours, bit for bit. Activations carry one scale per token;
 integer products are exact; P and O are multiples of 16 so that each softmax lane adds the same terms in the same order.
@@ -88,6 +89,8 @@ class DecoderGraph:
         declare("attended_rows", np.int64, ["T", heads])
         declare("mask", np.float32, ["G", 1, "M", "RS", "A"])
         declare("part_widths", np.int64, [3])
+        declare("is_draft", np.bool_, [])
+        declare("draft_places", np.int64, ["DG", "DK", "DM", 1, 4])
         declare("wanted", np.int64, ["W"])
         declare("wanted_attended_rows", np.int64, ["W", heads])
         declare("wanted_zeros", np.uint8, ["W", 1])
@@ -134,17 +137,35 @@ class DecoderGraph:
         value = builder.op("Gather", unrotated, "value_rows", output=f"new_value.{index}")
         self._declare_cache(index)
 
-        keys = (f"prefix_key.{index}", f"past_key.{index}", key)
-        scores = builder.op("Concat", *(_matmul(builder, query, part, transpose=True) for part in keys), axis=-1)
-        probs = builder.op("Softmax", builder.op("Add", scores, "mask"), axis=-1)
-        parts = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
-        values = (f"prefix_value.{index}", f"past_value.{index}", value)
-        attended, *others = (_matmul(builder, *part) for part in zip(parts, values, strict=True))
-        for other in others:
-            attended = builder.op("Add", attended, other)
+        attended = builder.choose(
+            "is_draft",
+            lambda: self._attend(index, query, (key, value), past=self._past_with_drafts(index, (key, value))),
+            lambda: self._attend(index, query, (key, value), past=(f"past_key.{index}", f"past_value.{index}")),
+        )
         attended = builder.op("Gather", builder.op("Reshape", attended, by_head), rows)
         whole = builder.constant("heads_joined", [-1, self._config.num_heads * dim], np.int64)
         return builder.op("Reshape", attended, whole)
+
+    def _attend(self, index: int, query: str, new: tuple[str, str], *, past: tuple[str, str]) -> str:
+        """Softmax over prefix, past and new keys; the sum of their values: (G, K, M, R * S, D)."""
+        builder = self._builder
+        keys = (f"prefix_key.{index}", past[0], new[0])
+        scores = builder.op("Concat", *(_matmul(builder, query, part, transpose=True) for part in keys), axis=-1)
+        probs = builder.op("Softmax", builder.op("Add", scores, "mask"), axis=-1)
+        parts = builder.ops("Split", probs, "part_widths", outputs=3, axis=-1)
+        values = (f"prefix_value.{index}", past[1], new[1])
+        attended, *others = (_matmul(builder, *part) for part in zip(parts, values, strict=True))
+        for other in others:
+            attended = builder.op("Add", attended, other)
+        return attended
+
+    def _past_with_drafts(self, index: int, new: tuple[str, str]) -> tuple[str, str]:
+        """A copy of the past in which a drafted token finds the ones before it, where single steps would put them."""
+        key, value = (
+            self._builder.op("ScatterND", f"past_{part}.{index}", "draft_places", one)
+            for part, one in zip(("key", "value"), new, strict=True)
+        )
+        return key, value
 
     def _queries_keys_values(self, index: int, normed: Activation, weights: LayerWeights) -> str:
         """Queries, keys and values of all tokens, side by side: (T, (H + 2 K) * D); for Qwen3 with their norms."""
@@ -180,7 +201,7 @@ class DecoderGraph:
         builder, heads, dim = self._builder, self._config.num_kv_heads, self._config.head_dim
         for part in ("key", "value"):
             builder.input(f"prefix_{part}.{index}", np.float32, ["G", heads, 1, "P", dim])
-            builder.input(f"past_{part}.{index}", np.float32, ["G", heads, "M", "O", dim])
+            builder.input(f"past_{part}.{index}", np.float32, ["G", heads, "PM", "O", dim])
             builder.output(f"new_{part}.{index}", np.float32, ["G", heads, "M", "S", dim])
 
     def _mlp(self, index: int, normed: Activation, weights: LayerWeights, zeros: str) -> str:

@@ -28,6 +28,7 @@ class GraphBuilder:
     def __init__(self, store_matrix: StoreMatrix) -> None:
         self._store_matrix = store_matrix
         self._nodes: list[onnx.NodeProto] = []
+        self._num_nodes = 0
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -62,15 +63,35 @@ class GraphBuilder:
 
     def op(self, kind: str, *inputs: str, output: str | None = None, domain: str = "", **attributes: Any) -> str:
         """Append a node with one output; returns that output's name (`output`, if given)."""
-        name = output or f"{kind}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
+        name = output or f"{kind}_{self._num_nodes}"
+        self._append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
         return name
 
     def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
         """Append a node with several outputs; returns their names."""
-        names = [f"{kind}_{len(self._nodes)}_{index}" for index in range(outputs)]
-        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
+        names = [f"{kind}_{self._num_nodes}_{index}" for index in range(outputs)]
+        self._append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
         return names
+
+    def choose(self, condition: str, then: Callable[[], str], otherwise: Callable[[], str]) -> str:
+        """Append a node that computes one of two float branches; both may read everything that came before.
+
+        Args:
+            condition: a scalar bool.
+            then: appends the nodes of its branch and returns the name of its result.
+            otherwise: the same where the condition is False.
+        """
+        return self.op("If", condition, then_branch=self._collect(then), else_branch=self._collect(otherwise))
+
+    def _collect(self, branch: Callable[[], str]) -> onnx.GraphProto:
+        around, self._nodes = self._nodes, []
+        result = _value_info(branch(), np.float32, None)
+        nodes, self._nodes = self._nodes, around
+        return helper.make_graph(nodes, f"branch_{self._num_nodes}", [], [result])
+
+    def _append(self, node: onnx.NodeProto) -> None:
+        self._nodes.append(node)
+        self._num_nodes += 1
 
     def model(self, name: str) -> onnx.ModelProto:
         """The finished model. Constants that live in the weights file are references."""
@@ -79,5 +100,5 @@ class GraphBuilder:
         return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="qwen-allinone")
 
 
-def _value_info(name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), list(shape))
+def _value_info(name: str, dtype: type[np.generic], shape: Sequence[int | str] | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)

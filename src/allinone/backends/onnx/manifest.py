@@ -15,7 +15,7 @@ from allinone.backends.onnx.quantize import WeightType
 from allinone.errors import WeightsMismatch, WeightsNotFound
 from allinone.models.weights import Architecture, ModelConfig
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "graph.onnx"
 EMBEDDINGS_FILE = "embeddings.bin"

@@ -2,12 +2,13 @@
 
 Owns the split of a batch into rounds (long chunks in pieces) and calls (pieces that fit one attention grid). The split
 is about cost only: no answer depends on it. A chunk is cut by its own length alone, and single steps never share a call
-with wider pieces, because attention over one row is summed in another order.
+with wider pieces, because attention over one row is summed in another order. Drafts have a call of their own: their
+tokens sit side by side like single steps, and read one past.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from allinone.backends.onnx.kv_cache import Prefix, SequenceCache
@@ -32,12 +33,14 @@ class Piece:
     Attributes:
         chunk: the chunk's place in the batch.
         num_left: how many ids of the chunk come after this piece.
+        is_draft: its ids are computed like single steps of one sequence.
     """
 
     chunk: int
     cache: SequenceCache
     input_ids: Sequence[int]
     num_left: int
+    is_draft: bool = False
 
     @property
     def is_step(self) -> bool:
@@ -45,14 +48,22 @@ class Piece:
         return len(self.input_ids) == 1
 
 
-def cut_into_rounds(chunks: Sequence[tuple[SequenceCache, Sequence[int]]]) -> Iterator[list[Piece]]:
-    """Round r holds the r-th piece of every chunk that has one."""
+def cut_into_rounds(
+    chunks: Sequence[tuple[SequenceCache, Sequence[int]]], drafts: Container[int] = ()
+) -> Iterator[list[Piece]]:
+    """Round r holds the r-th piece of every chunk that has one; `drafts` are the chunks that are drafts."""
     start = 0
     longest = max(len(ids) for _, ids in chunks)
     while start < longest:
         stop = start + MAX_PIECE_TOKENS
         yield [
-            Piece(chunk=index, cache=cache, input_ids=ids[start:stop], num_left=max(0, len(ids) - stop))
+            Piece(
+                chunk=index,
+                cache=cache,
+                input_ids=ids[start:stop],
+                num_left=max(0, len(ids) - stop),
+                is_draft=index in drafts and len(ids[start:stop]) > 1,
+            )
             for index, (cache, ids) in enumerate(chunks)
             if start < len(ids)
         ]
@@ -62,10 +73,11 @@ def cut_into_rounds(chunks: Sequence[tuple[SequenceCache, Sequence[int]]]) -> It
 def plan_calls(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Split one round into calls."""
     steps = [piece for piece in pieces if piece.is_step]
-    wide = [piece for piece in pieces if not piece.is_step]
+    drafts = [piece for piece in pieces if piece.is_draft]
+    wide = [piece for piece in pieces if not piece.is_step and not piece.is_draft]
     settled = [piece for piece in wide if piece.cache.num_own_tokens > MAX_MOVED_TOKENS]
     movable = [piece for piece in wide if piece.cache.num_own_tokens <= MAX_MOVED_TOKENS]
-    return [*_pack(movable), *([piece] for piece in settled), *_pack(steps)]
+    return [*_pack(movable), *([piece] for piece in (*settled, *drafts)), *_pack(steps)]
 
 
 def group_by_prefix(pieces: Sequence[Piece]) -> list[tuple[Prefix | None, list[Piece]]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from allinone.errors import ModelError, WeightsMismatch
 
-_ELEMENT = {np.dtype(kind): kind for kind in (np.float32, np.int64, np.uint8, np.int8)}
+_ELEMENT = {np.dtype(kind): kind for kind in (np.float32, np.int64, np.uint8, np.int8, np.bool_)}
 
 
 class GraphRunner:
