@@ -1,6 +1,6 @@
 """Where the time of a step goes, node by node: `python -m benchmarks.nodes [--shape qwen1.5-0.5b]`.
 
-Runs four works on the `onnx` backend alone, first as they are, then with ONNX Runtime's profiler, which adds some ten
+Runs some works on the `onnx` backend alone, first as they are, then with ONNX Runtime's profiler, which adds some ten
 microseconds to each node. "Products" are those of weights in int8; everything else is attention, norms, scales and the
 moving of rows.
 """
@@ -31,7 +31,14 @@ PRODUCT = "MatMulInteger"
 BRANCH = "If"
 """Its time is that of the nodes in it, which are counted themselves."""
 
-WORKS = {"one label": (1, NUM_NEW), "32 labels": (32, NUM_NEW), "one stream": (1, 1), "16 streams": (16, 1)}
+WORKS = {
+    "one label": (1, NUM_NEW, 1),
+    "32 labels": (32, NUM_NEW, 1),
+    "32 labels of 8 tasks": (32, NUM_NEW, 8),
+    "one stream": (1, 1, 1),
+    "16 streams": (16, 1, 1),
+}
+"""Sequences, new tokens of each, and prefixes that they share."""
 
 
 @dataclass(slots=True)
@@ -74,11 +81,12 @@ def profiling(folder: Path) -> Generator[Profiled]:
         onnxruntime.InferenceSession = original
 
 
-def prepare(backend: OnnxBackend, num_sequences: int, num_ids: int) -> Callable[[], float]:
-    """One work: a call that takes milliseconds, on sequences that share a prefix; labels are forgotten again."""
-    prefix = backend.fork()
-    backend.extend([Chunk(sequence=prefix, input_ids=range(NUM_PREFIX))])
-    sequences = [backend.fork(prefix) for _ in range(num_sequences)]
+def prepare(backend: OnnxBackend, num_sequences: int, num_ids: int, num_prefixes: int = 1) -> Callable[[], float]:
+    """One work: a call that takes milliseconds, on sequences that share prefixes; labels are forgotten again."""
+    prefixes = [backend.fork() for _ in range(num_prefixes)]
+    for place, prefix in enumerate(prefixes):
+        backend.extend([Chunk(sequence=prefix, input_ids=range(place, place + NUM_PREFIX))])
+    sequences = [backend.fork(prefixes[n % num_prefixes]) for n in range(num_sequences)]
     is_label = num_ids > 1
     wanted: Any = {"wanted": "token_logits", "token_ids": (7, 8, 9)} if is_label else {"wanted": "last_logits"}
 
@@ -113,7 +121,7 @@ def main() -> None:
             run = prepare(backend, *sizes)
             for _ in range(args.calls):
                 run()
-            calls = list(profiled.read())[1:]  # the first one fed the prefix
+            calls = list(profiled.read())[sizes[2] :]  # the first ones fed the prefixes
             backend.close()
         print_work(name, plain, calls, num_runs=args.calls)
 
