@@ -38,7 +38,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "I have saw this movie two times and it were very interesting.",
     ),
 }
-NUM_PREFIX, NUM_PAST = 68, 100
+NUM_PREFIX, PASTS = 68, (100, 1000)
 SIZES = (0, 1, 2, 4, 8, 12)
 
 
@@ -95,12 +95,12 @@ def _run(ai: AllInOne, request: GenerateRequest) -> tuple[tuple[int, ...], float
     )
 
 
-def step_times(backend: OnnxBackend, *, calls: int) -> Iterator[tuple[int, float]]:
-    """Milliseconds of a step that checks so many guesses, for each of `SIZES`."""
+def step_times(backend: OnnxBackend, num_past: int, *, calls: int) -> Iterator[tuple[int, float]]:
+    """Milliseconds of a step that checks so many guesses after a past, for each of `SIZES`."""
     prefix = backend.fork()
     backend.extend([Chunk(sequence=prefix, input_ids=range(NUM_PREFIX))])
     stream = backend.fork(prefix)
-    backend.extend([Chunk(sequence=stream, input_ids=range(NUM_PAST))])
+    backend.extend([Chunk(sequence=stream, input_ids=[7] * num_past)])
     for size in SIZES:
         ids = range(1 + size)
         wanted: Any = {"wanted": "tail_logits", "num_rows": len(ids), "is_draft": True}
@@ -109,8 +109,10 @@ def step_times(backend: OnnxBackend, *, calls: int) -> Iterator[tuple[int, float
             began = time.perf_counter()
             backend.extend([Chunk(sequence=stream, input_ids=ids, **wanted)])
             lasted.append(1e3 * (time.perf_counter() - began))
-            backend.trim(stream, NUM_PREFIX + NUM_PAST)
+            backend.trim(stream, NUM_PREFIX + num_past)
         yield size, statistics.median(lasted[3:])
+    backend.free(stream)
+    backend.free(prefix)
 
 
 def main() -> None:
@@ -130,8 +132,9 @@ def main() -> None:
                 times = f"{one.plain_ms:.0f}, {one.guessed_ms:.0f} ({one.plain_ms / one.guessed_ms:.1f} ×)"
                 print(f"{task:16} {one.num_tokens:6}   {steps:10} {right:12}   {times}", flush=True)
     backend = OnnxBackend.load(make_model(args.shape, SHAPES[args.shape]), num_threads=args.threads)
-    print(f"{args.shape}, guesses in a step: ", end="")
-    print(", ".join(f"{size}: {lasted:.1f} ms" for size, lasted in step_times(backend, calls=args.rounds)))
+    for num_past in PASTS:
+        times = [f"{size}: {lasted:.1f} ms" for size, lasted in step_times(backend, num_past, calls=args.rounds)]
+        print(f"{args.shape}, {num_past} tokens of past, guesses in a step: {', '.join(times)}", flush=True)
     backend.close()
 
 

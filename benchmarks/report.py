@@ -136,6 +136,20 @@ def show_agreement(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) or "Not measured."
 
 
+def show_served_agreement(result: Mapping[str, Any]) -> str:
+    """Whether the servers, asked the same, begin their replies alike."""
+    texts = {one["peer"]: one["served_texts"] for one in result["figures"] if "served_texts" in one}
+    if len(texts) < 2:
+        return "Not compared."
+    (name, first), *others = texts.items()
+    return "\n".join(
+        f"Both servers' first token of the reply, among those eight: the same after"
+        f" {sum(a == b for a, b in zip(first, said, strict=True))} of {len(first)} messages"
+        f" ({result['peers'][name]['title']}, {result['peers'][other]['title']})."
+        for other, said in others
+    )
+
+
 def show_failures(result: Mapping[str, Any]) -> str:
     """What could not be measured, each reason once."""
     peers = result["peers"]
@@ -213,6 +227,7 @@ def write_readme(result: Mapping[str, Any], source: str) -> str:
         "SERVERS": show_figures(result, of_servers=True),
         "PICTURES": pictures,
         "AGREEMENT": show_agreement(result),
+        "SERVED_AGREEMENT": show_served_agreement(result),
         "FAILURES": show_failures(result),
         "LABEL": prompts["label"],
         "LABELS_8": prompts["labels_8"],

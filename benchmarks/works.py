@@ -144,6 +144,17 @@ def _ask_served_chat(num_clients: int) -> Callable[[Prompts, int, int], Message]
     return ask
 
 
+def _ask_served_texts(prompts: Prompts, round_number: int, repeats: int) -> Message:
+    texts = [one["text"] for one in prompts.label_requests(NUM_ANSWERS_COMPARED, seed=15_000)]
+    return {
+        "op": "served_texts",
+        "system": prompts.served_system,
+        "task": SERVED_CHAT,
+        "texts": texts,
+        "token_ids": prompts.spoken_token_ids,
+    }
+
+
 def _median(key: str, name: str) -> Callable[[Message], Metrics]:
     return lambda answer: {name: statistics.median(answer[key])}
 
@@ -190,5 +201,6 @@ WORKS: Sequence[Work] = (
         name="served_memory", ask=lambda *_: {"op": "memory"},
         read=lambda answer: {"served_peak_bytes": answer["peak_bytes"]}, is_served=True,
     ),
+    Work(name="served_agreement", ask=_ask_served_texts, read=dict, is_served=True, is_once=True),
 )  # fmt: skip
 """In this order: memory is read before long prompts and many streams make it another question."""

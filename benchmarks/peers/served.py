@@ -86,8 +86,7 @@ class ServedPeer(Peer):
         most tokens have no text, and a reply could end at once.
         """
         begin = threading.Barrier(len(clients))
-        bias = {str(token_id): 100 for token_id in token_ids}
-        common = {"stream": True, "max_tokens": num_tokens, "temperature": 0, "logit_bias": bias}
+        common = {"stream": True, **_greedy(num_tokens, token_ids)}
 
         def chat(texts: Sequence[str]) -> list[float]:
             connection = self._connect()
@@ -96,6 +95,17 @@ class ServedPeer(Peer):
 
         with ThreadPoolExecutor(len(clients)) as threads:
             return {"seconds": [spent for times in threads.map(chat, clients) for spent in times[1:]]}
+
+    def find_served_texts(
+        self, *, system: str, task: str, texts: Sequence[str], token_ids: Sequence[int]
+    ) -> dict[str, Any]:
+        """First token of the reply to each text, one after the other, among `token_ids`: to compare servers."""
+        connection, found = self._connect(), []
+        for text in texts:
+            body = {**_greedy(1, token_ids), **self.chat_body(system, task, text)}
+            answer = json.loads(_post(connection, "/v1/chat/completions", body).read())
+            found.append(answer["choices"][0]["message"]["content"])
+        return {"served_texts": found}
 
     def _ask_label(self, request: Request) -> None:
         if not hasattr(self._own, "connection"):
@@ -131,6 +141,12 @@ class ServedPeer(Peer):
                 self._port = int(found[1])
                 is_known.set()
         is_known.set()
+
+
+def _greedy(num_tokens: int, token_ids: Sequence[int]) -> dict[str, Any]:
+    """The likeliest of these tokens, again and again."""
+    bias = {str(token_id): 100 for token_id in token_ids}
+    return {"max_tokens": num_tokens, "temperature": 0, "logit_bias": bias}
 
 
 def _post(connection: HTTPConnection, path: str, body: Mapping[str, Any]) -> Any:

@@ -157,11 +157,9 @@ def answer_to(peer: Peer, message: dict[str, Any]) -> dict[str, Any]:
         cost = installed(message["distributions"])
         cost["installed_bytes"] += peer.own_bytes()
         return {"load_s": load_s, "versions": versions, **cost}
-    if operation == "next_tokens":
-        return peer.find_next_tokens(**message)
     if operation == "memory":
         return peer.read_memory()
-    method = getattr(peer, f"time_{operation}", None)
+    method = getattr(peer, f"time_{operation}", None) or getattr(peer, f"find_{operation}", None)
     if method is None:
         raise NotImplementedError(f"no {operation!r} here")
     return method(**message)

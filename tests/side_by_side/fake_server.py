@@ -58,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         if text == "broken":
             self._answer(503, b'{"error": "busy"}')
         elif not body.get("stream"):
-            self._answer(200, b"{}")
+            said = {"choices": [{"message": {"content": text[:1]}}]}
+            self._answer(200, json.dumps(said).encode())
         else:
             self._stream(text, body["max_tokens"])
 

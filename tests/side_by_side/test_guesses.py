@@ -36,11 +36,12 @@ def test_an_answer_that_changed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_every_size_is_timed_from_the_same_past(tiny_weights: RandomWeights, tmp_path: Path) -> None:
     """Nothing of one size is left for the next."""
-    from benchmarks.guesses import NUM_PAST, NUM_PREFIX, SIZES, step_times
+    from benchmarks.guesses import SIZES, step_times
 
     compile_weights(tiny_weights, tmp_path)
     backend = OnnxBackend.load(tmp_path, num_threads=1)
-    found = dict(step_times(backend, calls=2))
-    assert tuple(found) == SIZES and all(lasted > 0 for lasted in found.values())
-    assert backend.num_cached_tokens(list(backend._sequences)[-1]) == NUM_PREFIX + NUM_PAST
+    for num_past in (1, 40):
+        found = dict(step_times(backend, num_past, calls=2))
+        assert tuple(found) == SIZES and all(lasted > 0 for lasted in found.values())
+    assert backend.num_sequences() == 0
     backend.close()

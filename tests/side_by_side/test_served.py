@@ -63,6 +63,15 @@ def test_server_is_asked_by_many_clients(start_server: Start) -> None:
     peer.close()
 
 
+def test_servers_say_how_they_begin_each_reply(start_server: Start) -> None:
+    """One after the other, so that what is compared does not depend on who was quick."""
+    peer = start_server()
+    peer.ask(LOAD)
+    asked = {"op": "served_texts", "system": "", "task": "", "texts": ["abc", "def"], "token_ids": [5]}
+    assert peer.ask(asked) == {"served_texts": ["a", "d"]}
+    peer.close()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"), [("broken", "503.*busy"), ("silent", "without text"), ("wrong", "no memory")]
 )

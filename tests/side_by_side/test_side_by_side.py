@@ -190,6 +190,18 @@ def test_report_is_deterministic_and_hides_nothing() -> None:
     assert "![Waiting, shorter is better](pictures/waiting.svg)" in page and "throughput.svg" not in page
 
 
+def test_servers_are_compared_with_each_other() -> None:
+    """How many replies begin alike; nothing is said where only one was asked."""
+    from benchmarks.report import show_served_agreement
+
+    result = _result()
+    first, second = list(result["peers"])[:2]
+    result["figures"] += [{"peer": first, "round": 0, "work": "served_agreement", "served_texts": ["好", "了", "我"]}]
+    assert show_served_agreement(result) == "Not compared."
+    result["figures"] += [{"peer": second, "round": 0, "work": "served_agreement", "served_texts": ["好", "在", "我"]}]
+    assert "the same after 2 of 3 messages" in show_served_agreement(result)
+
+
 def test_later_runs_fill_gaps_and_replace_nothing() -> None:
     """A work that was measured wrongly is taken out and asked again; its neighbours stay what they were."""
     from benchmarks.report import find_agreement, join_runs, show_later

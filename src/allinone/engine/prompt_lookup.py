@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 _LONGEST_NGRAM = 3
 _FIRST_GUESSES = 4
+_LEAST_GUESSES = 2
 _RESTING_TOKENS = 16
+"""After guesses of the least size that were wrong at once: a step with guesses costs more, most after a long text."""
 
 
 class PromptLookup:
@@ -20,7 +22,7 @@ class PromptLookup:
     Two sources, the likelier first: what followed the latest place with the same two or three ids; and the place where
     the last guess was taken from, one further, because a corrected word takes the place of a wrong one. How many are
     guessed follows how many were right: twice as many after a guess that was right to its end, half as many after one
-    that was wrong at once, and none for a while once that leaves none.
+    that was wrong at once, and none for a while after few that were wrong.
 
     Args:
         input_ids: what may be repeated.
@@ -65,10 +67,10 @@ class PromptLookup:
         """How the last guess turned out."""
         if num_right == num_guessed:
             self._size = min(self._most, 2 * self._size)
+        elif num_right == 0 and self._size > _LEAST_GUESSES:
+            self._size = max(_LEAST_GUESSES, self._size // 2)
         elif num_right == 0:
-            self._size //= 2
-            if self._size == 0:
-                self._size, self._num_resting = 1, _RESTING_TOKENS
+            self._num_resting = _RESTING_TOKENS
 
     def _find(self) -> int | None:
         """Where the next id may have stood before."""
