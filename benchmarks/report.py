@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,10 @@ def show_served_agreement(result: Mapping[str, Any]) -> str:
         return "Not compared."
     (name, first), *others = texts.items()
     return "\n".join(
-        f"Both servers' first token of the reply, among those eight: the same after"
-        f" {sum(a == b for a, b in zip(first, said, strict=True))} of {len(first)} messages"
-        f" ({result['peers'][name]['title']}, {result['peers'][other]['title']})."
+        f"First token of a reply over HTTP, of eight allowed ones: {result['peers'][name]['title']} and"
+        f" {result['peers'][other]['title']} say the same after"
+        f" {sum(a == b for a, b in zip(first, said, strict=True))} of {len(first)} messages;"
+        f" {len({*first, *said})} different ones occur, the commonest in {Counter(first).most_common(1)[0][1]} answers."
         for other, said in others
     )
 

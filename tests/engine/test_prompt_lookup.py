@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allinone.backends.base import Chunk, FloatArray
 from allinone.backends.fake import ByteTokenizer
 from allinone.engine.engine import Engine
 from allinone.engine.prompt_lookup import PromptLookup
 from allinone.engine.requests import Constraint, GenerateRequest, Generation, SamplingParams, ScoreRequest
-from allinone.errors import InvalidInput
+from allinone.engine.stats import EngineStats
+from allinone.errors import InvalidInput, ModelError
 
 from .conftest import RecordingBackend
 
@@ -42,14 +44,21 @@ def test_a_corrected_word_does_not_lose_the_place() -> None:
     assert bytes(found.guess(4)) == b"6789"
 
 
+def test_what_repeats_itself_is_guessed_to_go_on() -> None:
+    """A loop of two letters gives eight of them, not two."""
+    found = lookup(b"so: ababab")
+    found.learn(num_guessed=4, num_right=4)
+    assert bytes(found.guess(8)) == b"abababab"
+
+
 def test_the_size_of_a_guess_follows_how_many_were_right() -> None:
-    """Twice as many when all were right, half as many when the first was wrong, none for a while in the end."""
+    """Twice as many when all were right, half as many when few were, none for a while in the end."""
     found = lookup(b"abcdefghijklmnopqrstuvwxyz abc", max_tokens=12)
     sizes: list[int] = []
-    for num_right in (4, 8, 3, 0, 0, 0):
+    for num_right in (4, 8, 3, 2, 1, 0):
         sizes.append(len(found.guess(99)))
         found.learn(num_guessed=sizes[-1], num_right=num_right)
-    assert sizes == [4, 8, 12, 12, 6, 3]
+    assert sizes == [4, 8, 12, 12, 6, 3]  # a quarter of twelve is enough, two of twelve and one of six are not
     assert len(found.guess(99)) == 2
     found.learn(num_guessed=2, num_right=0)
     assert found.guess(99) == ()
@@ -61,13 +70,15 @@ def test_the_size_of_a_guess_follows_how_many_were_right() -> None:
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 9))
 def test_a_guess_is_always_a_part_of_what_was_said(ids: list[int], most: int) -> None:
-    """Whatever repeats itself: not longer than asked for, and made of ids that stand side by side."""
+    """Whatever repeats itself: not longer than asked for, and a copy from one place on, perhaps of itself."""
     found = PromptLookup(ids[:20], max_tokens=8)
     for token_id in ids[20:]:
         guess = found.guess(most)
-        said = found._ids  # pyright: ignore[reportPrivateUsage]
+        num_said = len(found._ids)  # pyright: ignore[reportPrivateUsage]
+        whole = (*found._ids, *guess)  # pyright: ignore[reportPrivateUsage]
         assert len(guess) <= most
-        assert any(tuple(said[place : place + len(guess)]) == guess for place in range(len(said) + 1))
+        places = range(num_said if guess else 1)
+        assert any(whole[place : place + len(guess)] == guess for place in places)
         found.push(token_id)
 
 
@@ -161,7 +172,7 @@ def test_a_conversation_holds_what_was_said_and_no_guess(copying: tuple[Engine, 
 
 
 def test_streams_side_by_side_do_not_guess(copying: tuple[Engine, RecordingBackend]) -> None:
-    """They share steps already; beside labels and prefills the only stream goes on guessing."""
+    """They share steps already."""
     engine, backend = copying
     asked = [request(seed=place) for place in range(3)]
     expected = engine.stream(asked[0]).result().token_ids
@@ -171,11 +182,50 @@ def test_streams_side_by_side_do_not_guess(copying: tuple[Engine, RecordingBacke
     streaming = [batch for batch in backend.batches if sum(chunk.wanted != "nothing" for chunk in batch) > 1]
     assert streaming and not any(chunk.is_draft for batch in streaming for chunk in batch)
 
-    backend.batches.clear()
-    score = ScoreRequest(prefix_ids=(), input_ids=tuple(b"a label"), label_ids={"x": (1,), "y": (2, 3), "z": (2, 4)})
-    mixed = engine.submit(asked[0], score, score)
-    assert mixed[0].result().token_ids == expected  # type: ignore[union-attr]
-    assert any(chunk.is_draft for batch in backend.batches for chunk in batch)
+
+def test_a_lone_stream_goes_on_guessing_beside_labels(
+    copying: tuple[Engine, RecordingBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label that comes meanwhile has a step of its own, and its branches run together with the guesses."""
+    engine, backend = copying
+    label_ids = {"w": (2, 3), "x": (2, 4), "y": (5, 6), "z": (5, 7)}  # two beginnings: two branches
+    score = ScoreRequest(prefix_ids=(), input_ids=tuple(b"a label"), label_ids=label_ids)
+    expected, alone = engine.stream(plain(request())).result().token_ids, engine.score(score)
+    submitted: list[Any] = []
+    extend = backend.extend
+
+    def submit_at_the_first_guess(batch: Sequence[Chunk]) -> list[FloatArray | None]:
+        if not submitted and any(chunk.is_draft for chunk in batch):
+            submitted.extend(engine.submit(score))
+        return extend(batch)
+
+    monkeypatch.setattr(backend, "extend", submit_at_the_first_guess)
+    assert engine.stream(request()).result().token_ids == expected
+    assert submitted[0].result().logprobs == alone.logprobs
+    assert any(len(batch) > 1 and any(chunk.is_draft for chunk in batch) for batch in backend.batches)
+
+
+def test_counts_do_not_fall_when_a_step_with_guesses_fails(copying: tuple[Engine, RecordingBackend]) -> None:
+    """A monitor takes a smaller number for a new process; guesses of a failed step were made, and not right."""
+    engine, backend = copying
+    extend, seen = backend.extend, list[EngineStats]()
+
+    def fail_at_the_third_guess(batch: Sequence[Chunk]) -> list[FloatArray | None]:
+        seen.append(engine.stats())
+        if sum(chunk.is_draft for done in (*backend.batches, batch) for chunk in done) == 3:
+            backend.error = RuntimeError("bad kernel")
+        return extend(batch)
+
+    backend.extend = fail_at_the_third_guess  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="bad kernel"):
+        engine.stream(request(temperature=1.0, seed=2)).result()
+    backend.extend = extend  # type: ignore[method-assign]
+    engine.stream(plain(request(max_tokens=1))).result()
+    seen.append(engine.stats())
+    for name in ("num_decoded_tokens", "num_draft_tokens", "num_accepted_tokens"):
+        counts = [getattr(stats, name) for stats in seen]
+        assert counts == sorted(counts), name
+    assert seen[-1].num_draft_tokens > seen[-1].num_accepted_tokens
 
 
 def test_a_backend_without_exact_drafts_is_never_asked_for_one(byte_tokenizer: ByteTokenizer) -> None:
@@ -197,10 +247,11 @@ def test_a_chunk_with_guesses_fits_the_smallest_budget(byte_tokenizer: ByteToken
     assert len(expected) == 1
 
 
-def test_a_negative_number_of_guesses_is_refused(engine: Engine) -> None:
+def test_an_impossible_number_of_guesses_is_refused(engine: Engine) -> None:
     """It names the parameter and its range."""
-    with pytest.raises(InvalidInput, match="prompt_lookup_num_tokens = -1 is not possible"):
-        engine.submit(request(-1))
+    for num_tokens in (-1, 33):
+        with pytest.raises(InvalidInput, match=f"prompt_lookup_num_tokens = {num_tokens} is not possible"):
+            engine.submit(request(num_tokens))
 
 
 def test_guesses_change_no_bit_on_the_default_backend(onnx_engine: Engine) -> None:

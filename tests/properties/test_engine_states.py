@@ -26,6 +26,7 @@ from allinone.engine.requests import (
     ScoreRequest,
 )
 from allinone.engine.session import Session
+from allinone.engine.stats import EngineStats
 from allinone.engine.tickets import Stream, Ticket
 from allinone.errors import ModelError
 
@@ -85,6 +86,12 @@ def is_broken(ticket: Ticket[Any]) -> bool:
     return False
 
 
+def assert_grown(before: EngineStats, after: EngineStats) -> None:
+    """What a monitor takes for a counter never falls, whatever failed."""
+    for name in ("num_steps", "num_prefilled_tokens", "num_decoded_tokens", "num_draft_tokens", "num_accepted_tokens"):
+        assert getattr(after, name) >= getattr(before, name), name
+
+
 class Conversation:
     """A session and the ids it should have."""
 
@@ -100,6 +107,7 @@ class Engines(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.backend = FailingBackend(has_exact_drafts=True)
+        self.last_stats = EngineStats()
         self.engine = Engine(
             self.backend,
             TOKENIZER,
@@ -223,6 +231,8 @@ class Engines(RuleBasedStateMachine):
         """After a request that makes the engine read all its messages, nothing is running: count everything."""
         self.engine.score(ScoreRequest(prefix_ids=(), input_ids=(1,), label_ids={"a": (1,)}))
         stats = self.engine.stats()
+        assert_grown(self.last_stats, stats)
+        self.last_stats = stats
         if stats.num_running == stats.num_waiting == 0:
             self.engine._memory.check_integrity()
 

@@ -199,7 +199,10 @@ def test_servers_are_compared_with_each_other() -> None:
     result["figures"] += [{"peer": first, "round": 0, "work": "served_agreement", "served_texts": ["好", "了", "我"]}]
     assert show_served_agreement(result) == "Not compared."
     result["figures"] += [{"peer": second, "round": 0, "work": "served_agreement", "served_texts": ["好", "在", "我"]}]
-    assert "the same after 2 of 3 messages" in show_served_agreement(result)
+    assert (
+        "say the same after 2 of 3 messages; 4 different ones occur, the commonest in 1 answers"
+        in show_served_agreement(result)
+    )
 
 
 def test_later_runs_fill_gaps_and_replace_nothing() -> None:

@@ -19,10 +19,11 @@ _RESTING_TOKENS = 16
 class PromptLookup:
     """The ids of one request, and where they said the same before.
 
-    Two sources, the likelier first: what followed the latest place with the same two or three ids; and the place where
-    the last guess was taken from, one further, because a corrected word takes the place of a wrong one. How many are
-    guessed follows how many were right: twice as many after a guess that was right to its end, half as many after one
-    that was wrong at once, and none for a while after few that were wrong.
+    Three sources, the likeliest first: what followed the latest place with the same three or two ids; the place where
+    the last guess was taken from, one further, because a corrected word stands in the place of a wrong one; before the
+    first guess, what followed the same id. How many are guessed follows how many were right: twice as many after a
+    guess that was right to its end, half as many where less than a quarter was, and none for a while once two ids were
+    both wrong.
 
     Args:
         input_ids: what may be repeated.
@@ -61,21 +62,22 @@ class PromptLookup:
         if place is None:
             return ()
         self._source = place
-        return tuple(self._ids[place : place + size])
+        period = len(self._ids) - place  # what ends the text may go on repeating itself
+        return tuple(self._ids[place + step % period] for step in range(size))
 
     def learn(self, *, num_guessed: int, num_right: int) -> None:
         """How the last guess turned out."""
         if num_right == num_guessed:
             self._size = min(self._most, 2 * self._size)
-        elif num_right == 0 and self._size > _LEAST_GUESSES:
-            self._size = max(_LEAST_GUESSES, self._size // 2)
-        elif num_right == 0:
+        elif num_right == 0 and self._size <= _LEAST_GUESSES:
             self._num_resting = _RESTING_TOKENS
+        elif num_right * 4 < num_guessed:
+            self._size = max(_LEAST_GUESSES, self._size // 2)
 
     def _find(self) -> int | None:
         """Where the next id may have stood before."""
         for length in range(min(_LONGEST_NGRAM, len(self._ids)), 0, -1):
-            if length == 1 and self._source is not None and self._source < len(self._ids):
+            if length == 1 and self._source is not None:
                 return self._source
             place = self._places.get(tuple(self._ids[-length:]))
             if place is not None:

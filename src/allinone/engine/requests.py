@@ -41,8 +41,9 @@ class SamplingParams:
         max_tokens: most tokens to generate; `finish_reason` is then "length".
         num_logprobs: None computes none; else each token comes with its log-probability and those of so many of the
             likeliest tokens, in the model's own distribution: before temperature, penalties, bias and constraint.
-        prompt_lookup_num_tokens: most tokens that are guessed from the input and checked in one step; 0 guesses none.
-            The output is the same, bit for bit; what repeats much of its input comes sooner.
+        prompt_lookup_num_tokens: most tokens that are guessed from the input and checked in one step, at most 32; 0
+            guesses none. The output is the same, bit for bit; what repeats much of its input comes sooner. Where a
+            backend has no exact drafts, and beside other streams, nothing is guessed.
     """
 
     temperature: float = 0.0

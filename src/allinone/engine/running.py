@@ -56,7 +56,7 @@ class Running(ABC):
         keeps_session: what it fed to its session stays there, even if it is cancelled or late from now on.
         is_short: a label; is_stream: somebody may be reading its tokens as they come.
         may_guess: it may feed tokens that it only expects to be chosen; set by the scheduler.
-        num_taken_back: of the ids in its last chunk, how many its sequence forgot again: guesses that were wrong.
+        num_right: of the guesses in its last draft, how many were right; 0 until that is known.
         has_failed: it ended without its whole answer.
         deliver: set when it has ended; hands the answer over, once its memory was given back.
         wanted, wanted_ids: what is wanted of the last `num_wanted_rows` positions of its input.
@@ -85,7 +85,7 @@ class Running(ABC):
         self.num_skipped = 0
         self.keeps_session = False
         self.may_guess = False
-        self.num_taken_back = 0
+        self.num_right = 0
         self.has_failed = False
         self.deliver: Callable[[], None] | None = None
         self.num_prompt_tokens = 0

@@ -78,6 +78,7 @@ class RunningGenerate(Running):
         num_left = self.max_tail - self._num_output_tokens  # of which the last one is never fed
         guess = self._lookup.guess(min(num_left, max_tokens) - 1) if self._lookup and self.may_guess else ()
         if guess:
+            self.num_right = 0
             ids, num_rows = (self._last_id, *guess), 1 + len(guess)
             yield Chunk(sequence=self.sequence, input_ids=ids, wanted="tail_logits", num_rows=num_rows, is_draft=True)
         else:
@@ -86,7 +87,6 @@ class RunningGenerate(Running):
     def decoded(self, chunk: Chunk, output: FloatArray) -> None:
         """The next token; after a guess, the next ones as far as it was right."""
         if not chunk.is_draft:
-            self.num_taken_back = 0
             return self._choose(output)
         guess = chunk.input_ids[1:]
         num_right = 0
@@ -95,8 +95,9 @@ class RunningGenerate(Running):
             if self.deliver is not None or self._last_id != expected:
                 break
             num_right += 1
-        self.num_taken_back = len(guess) - num_right
-        self._backend.trim(chunk.sequence, self._backend.num_cached_tokens(chunk.sequence) - self.num_taken_back)
+        self.num_right = num_right
+        num_wrong = len(guess) - num_right
+        self._backend.trim(chunk.sequence, self._backend.num_cached_tokens(chunk.sequence) - num_wrong)
         if self._lookup is not None:
             self._lookup.learn(num_guessed=len(guess), num_right=num_right)
 

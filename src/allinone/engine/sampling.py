@@ -18,6 +18,9 @@ from allinone.errors import InvalidInput, ModelError
 
 BoolArray = NDArray[np.bool_]
 
+MAX_LOOKUP_TOKENS = 32
+"""Each guess is a row of logits, and of attention over the whole past."""
+
 _COLDEST = 1e-4
 """Below this temperature only the best token is left over, and dividing by it would leave the range of float32."""
 LEAST_TEMPERATURE = 1e-5
@@ -32,6 +35,7 @@ def check_sampling(params: SamplingParams) -> None:
     Raises:
         InvalidInput: names the parameter, its value and its range.
     """
+    lookup = params.prompt_lookup_num_tokens
     rules = (
         ("temperature", params.temperature, params.temperature >= 0, ">= 0"),
         ("top_k", params.top_k, params.top_k >= 0, ">= 0"),
@@ -43,7 +47,7 @@ def check_sampling(params: SamplingParams) -> None:
         ("logit_bias", params.logit_bias, all(map(math.isfinite, params.logit_bias.values())), "made of numbers"),
         ("num_logprobs", params.num_logprobs, params.num_logprobs is None or params.num_logprobs >= 0, ">= 0"),
         ("max_tokens", params.max_tokens, params.max_tokens >= 1, ">= 1"),
-        ("prompt_lookup_num_tokens", params.prompt_lookup_num_tokens, params.prompt_lookup_num_tokens >= 0, ">= 0"),
+        ("prompt_lookup_num_tokens", lookup, 0 <= lookup <= MAX_LOOKUP_TOKENS, f"in [0, {MAX_LOOKUP_TOKENS}]"),
         ("seed", params.seed, params.seed is None or params.seed >= 0, ">= 0"),
         ("stop", params.stop, all(params.stop), "made of strings that are not empty"),
     )

@@ -21,7 +21,7 @@ class StepTimes:
         step_s, max_step_s: time of all steps, and of the longest.
         queue_s: from submission to the first step, summed over the requests that ended.
         num_ended, num_failed, num_cancelled: requests that ended, and those of them without a whole answer.
-        recent_tokens_per_s: running mean over the last steps.
+        recent_tokens_per_s: tokens fed, wrong guesses too: running mean over the last steps.
     """
 
     step_s: float = 0.0
@@ -111,16 +111,17 @@ class EngineStats:
         """These counts with one more step, and the state after it."""
         num_fed = sum(len(work.chunk.input_ids) for work in batch)
         num_decoded = sum(len(work.chunk.input_ids) for work in batch if work.is_decode)
-        num_guessed = sum(len(work.chunk.input_ids) - 1 for work in batch if work.chunk.is_draft)
-        num_wrong = sum(work.owner.num_taken_back for work in batch if isinstance(work.owner, Running))
+        drafts = [work for work in batch if work.chunk.is_draft]
+        num_guessed = sum(len(work.chunk.input_ids) - 1 for work in drafts)
+        num_right = sum(work.owner.num_right for work in drafts if isinstance(work.owner, Running))
         return EngineStats(
             num_steps=self.num_steps + bool(batch),
             num_waiting=num_waiting,
             num_running=num_running,
             num_prefilled_tokens=self.num_prefilled_tokens + num_fed - num_decoded,
-            num_decoded_tokens=self.num_decoded_tokens + num_decoded - num_wrong,
+            num_decoded_tokens=self.num_decoded_tokens + num_decoded - (num_guessed - num_right),
             num_draft_tokens=self.num_draft_tokens + num_guessed,
-            num_accepted_tokens=self.num_accepted_tokens + num_guessed - num_wrong,
+            num_accepted_tokens=self.num_accepted_tokens + num_right,
             num_chunks=self.num_chunks + len(batch),
             max_chunks_in_step=max(self.max_chunks_in_step, len(batch)),
             num_kv_tokens=num_kv_tokens,

@@ -89,7 +89,7 @@ class FairQueue:
         self._given[running.caller.client] = before + running.num_to_feed
 
     def charge(self, client: str, num_tokens: int) -> None:
-        """Charge tokens that were decoded."""
+        """Charge tokens that were fed after a prompt; wrong guesses take the same time, so they count."""
         self._given[client] = self._given.get(client, self._level) + num_tokens
 
     def _forget_idle(self) -> None:
@@ -138,5 +138,5 @@ class WaitingRequests:
         self.remove(running)
 
     def charge(self, running: Running, num_tokens: int) -> None:
-        """Charge tokens that were decoded for a request."""
+        """Charge tokens that were fed for a request after its prompt."""
         self._queues[line_of(running)].charge(running.caller.client, num_tokens)

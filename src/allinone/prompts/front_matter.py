@@ -146,7 +146,7 @@ _CONFIG: dict[str, Callable[[Entry], Any]] = {
     "seed": lambda entry: entry.integer(minimum=0),
     "stop": _stop,
     "max_tokens": lambda entry: entry.integer(minimum=1),
-    "prompt_lookup_num_tokens": lambda entry: entry.integer(minimum=0),
+    "prompt_lookup_num_tokens": lambda entry: entry.integer(minimum=0, maximum=32),
 }
 
 

@@ -115,11 +115,13 @@ class Entry:
             raise self._mismatch("true or false")
         return self.content
 
-    def integer(self, *, minimum: int) -> int:
-        """A whole number of at least `minimum`."""
-        if not isinstance(self.content, int) or isinstance(self.content, bool) or self.content < minimum:
-            raise self._mismatch(f"a whole number of at least {minimum}")
-        return self.content
+    def integer(self, *, minimum: int, maximum: int | None = None) -> int:
+        """A whole number of at least `minimum` and at most `maximum`."""
+        is_whole = isinstance(self.content, int) and not isinstance(self.content, bool)
+        if is_whole and minimum <= self.content and (maximum is None or self.content <= maximum):
+            return self.content
+        most = "" if maximum is None else f" and at most {maximum}"
+        raise self._mismatch(f"a whole number of at least {minimum}{most}")
 
     def number(self, *, above: float = -math.inf, minimum: float = -math.inf, maximum: float = math.inf) -> float:
         """A finite number within bounds."""

@@ -5,8 +5,8 @@ query heads, tied and untied heads are all here. Knows nothing of files (`compil
 (`quantize.py`) or of sequences (`backend.py`, which feeds the graph).
 
 Shapes. Linear layers see the T new tokens of all sequences, *packed*. Attention sees a grid of G groups x M members x
-S new tokens; the members of a group share one frozen prefix of P tokens, each has O tokens of its own past (PM is M;
-for a draft 1, its M tokens are of one sequence: docs/decisions/0014-prompt-lookup.md). Heads are written H query
+S new tokens; the members of a group share one frozen prefix of P tokens, each has O tokens of its own past (PM is M,
+or 1 in a draft, whose M tokens are of one sequence: docs/decisions/0014-prompt-lookup.md). Heads are written H query
 heads = K key heads x R, of D dimensions. The last layer computes only the W wanted tokens after its attention. Padding
 is never visible: padded keys get a mask of -1e9, whose softmax weight is exactly 0.
 
