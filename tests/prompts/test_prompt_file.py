@@ -24,7 +24,7 @@ description: 改写 · another style
 model: qwen1.5-0.5b-chat
 config:
   {temperature: 0.5, top_k: 20, top_p: 0.9, min_p: 0.1, repetition_penalty: 1.1,
-   seed: 7, stop: [。, "\\n"], max_tokens: 9}
+   seed: 7, stop: [。, "\\n"], max_tokens: 9, prompt_lookup_num_tokens: 8}
 input:
   schema:
     text: string, what to rewrite
@@ -52,6 +52,7 @@ allinone.limits: {max_input_tokens: 99, on_long: truncate, deadline_s: 2.5}
         seed=7,
         stop=("。", "\n"),
         max_tokens=9,
+        prompt_lookup_num_tokens=8,
     )
     assert list(prompt.inputs) == ["text", "style", "n", "words"]
     assert prompt.inputs["text"].description == "what to rewrite"
@@ -90,6 +91,10 @@ def test_parse_prompt_keeps_labels_that_yaml_likes_to_change():
         ("{temperature: 0}", "{top_p: true}", PromptError, 3, "config.top_p", "not 'true'"),
         ("{temperature: 0}", "{max_tokens: 0}", PromptError, 3, "config.max_tokens", "at least 1"),
         ("{temperature: 0}", "{max_tokens: 1.5}", PromptError, 3, "config.max_tokens", "whole number"),
+        *(
+            ("{temperature: 0}", f"{{{key}: {value}}}", PromptError, 3, f"config.{key}", "at least 0, at most 32")
+            for key, value in (("prompt_lookup_num_tokens", 33), ("prompt_lookup_num_tokens", -1))
+        ),
         ("{temperature: 0}", "{temperature: 0.7}", PromptError, 3, "config", "never sampled"),
         ("{temperature: 0}", "[1]", PromptError, 3, "config", "a mapping"),
         ("config: {temperature: 0}", "tools: [x]", UnknownKey, 3, "tools", "not used here"),

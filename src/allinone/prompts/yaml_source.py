@@ -117,11 +117,12 @@ class Entry:
 
     def integer(self, *, minimum: int, maximum: int | None = None) -> int:
         """A whole number of at least `minimum` and at most `maximum`."""
-        is_whole = isinstance(self.content, int) and not isinstance(self.content, bool)
-        if is_whole and minimum <= self.content and (maximum is None or self.content <= maximum):
+        most = math.inf if maximum is None else maximum
+        if isinstance(self.content, int) and not isinstance(self.content, bool) and minimum <= self.content <= most:
             return self.content
-        most = "" if maximum is None else f" and at most {maximum}"
-        raise self._mismatch(f"a whole number of at least {minimum}{most}")
+        raise self._mismatch(
+            f"a whole number of at least {minimum}" + ("" if maximum is None else f", at most {maximum}")
+        )
 
     def number(self, *, above: float = -math.inf, minimum: float = -math.inf, maximum: float = math.inf) -> float:
         """A finite number within bounds."""
