@@ -62,7 +62,11 @@ class _Call:
     prefixes: list[Prefix | None]
     grid: AttentionGrid
     block: KVBlock | None
-    is_draft: bool = False
+
+    @property
+    def is_draft(self) -> bool:
+        """Its placements are tokens of one sequence; a draft has a call of its own."""
+        return self.pieces[0].is_draft
 
 
 class OnnxBackend:
@@ -267,9 +271,7 @@ class OnnxBackend:
             prefix_width=0 if cache.prefix is None else cache.prefix.width,
             past_width=block.capacity,
         )
-        return _Call(
-            pieces=[piece], placements=placements, prefixes=[cache.prefix], grid=grid, block=block, is_draft=True
-        )
+        return _Call(pieces=[piece], placements=placements, prefixes=[cache.prefix], grid=grid, block=block)
 
     def _make_room(self, call: _Call) -> list[LayerCache]:
         """Where the graph writes new keys and values. They stay there, unless they are copied into a block anyway."""
